@@ -192,6 +192,17 @@ class TestWords:
         tiny = words(judge(runs, ACCURACY, smallest_difference=1e-9))[1]
         assert tiny.endswith("; a difference of 1e-09 takes more than 100,000 seeds, by the spread of only 5 seeds")
 
+    def test_more_seeds_are_asked_for_where_they_would_tell(self) -> None:
+        close = repeated({"0.1": 0.9, "0.03": 0.8995, "0.01": 0.5}, 5)
+        verdict = judge(close, ACCURACY, smallest_difference=0.0005)
+        assert verdict.standings[1].outcome is Outcome.UNDECIDED
+        assert verdict.seeds_to_tell == verdict.standings[1].gap.seeds_needed
+        assert judge(close, ACCURACY, smallest_difference=0.1).seeds_to_tell is None, "there are enough"
+        assert judge(close, ACCURACY, smallest_difference=1e-9).seeds_to_tell is None, "there are never enough"
+        assert judge(repeated({"a": 0.9, "b": 0.5}, 5), ACCURACY).seeds_to_tell is None, "all is told"
+        assert judge(repeated({"a": 0.9, "b": 0.5}, 2), ACCURACY).seeds_to_tell == 3
+        assert judge(repeated({"a": 0.9}, 2), ACCURACY).seeds_to_tell is None
+
     @pytest.mark.parametrize("seeds", [5, 6])
     def test_how_many_seeds_is_little_known_from_fewer_than_six(self, seeds: int) -> None:
         verdict = judge(repeated({"0.1": 0.9, "0.03": 0.8999}, seeds), ACCURACY)

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import resource
+import shlex
 import signal
 import socket
 import subprocess
@@ -624,6 +625,11 @@ class TestKnobs:
         best = min(("0.1", "0.01"), key=lambda lr: found[lr]["mean"])
         assert re.search(rf"^best +lr={best}, mean of 2 jobs: val/loss", called.err, re.MULTILINE)
         assert (sweep_folder(here) / "verdict.json").exists()
+        (go_on,) = [line for line in called.err.splitlines() if line.startswith("go on ")]
+        typed = shlex.split(go_on.partition("runner ")[2])
+        assert typed[2:] == ["seed=0,1,2", "sweep.extend=true"], "three seeds are needed"
+        more = runner(*typed, "sweep.dry_run=true")
+        assert more.code == 0 and more.err.count("from the start") == 2, more.err
 
     def test_extended(self, runner: Runner, here: Path) -> None:
         assert runner("-m", *QUICK, "seed=1,2").code == 0

@@ -132,6 +132,57 @@ class TestSeeds:
             seeds.over_seeds(grid.plan(make_space(composer, [axis])), ["0", "1", "2"])
         assert about(raised) == [("sweep.seeds", "conflict")]
 
+    @pytest.mark.parametrize(
+        ("saved", "axis", "count", "key", "suggestion"),
+        [
+            ("seed=0,1,2", "seed=0,1,2", 5, "sweep.seeds", "leave it out, and write seed=0,1,2,3,4"),
+            ("seed=0,1,2", "seed=0,1,2", 3, "sweep.seeds", "leave it out"),
+            ("pair=zip(seed=[0,1],optimizer.lr=[1,2])",) * 2 + (5, "sweep.seeds", "leave it out"),
+            ("sweep.seeds=3", "seed=0,1,2,3,4", 3, "seed", "leave it out"),
+        ],
+    )
+    def test_a_sweep_that_is_resumed_gets_more_seeds_as_it_got_the_first(
+        self, composer: Composer, tmp_path: Path, saved: str, axis: str, count: int, key: str, suggestion: str
+    ) -> None:
+        points = grid.plan(make_space(composer, [axis]))
+        points.save(tmp_path, [saved], {})
+        with pytest.raises(ConfigError) as raised:
+            seeds.over_seeds(points, list(map(str, range(count))), tmp_path)
+        (problem,) = raised.value.problems
+        assert (problem.key, problem.topic, problem.suggestion) == (key, "conflict", suggestion)
+
+    @pytest.mark.parametrize(
+        ("axis", "count", "expected"),
+        [
+            ("0,1,2", 5, "seed=0,1,2,3,4"),
+            ("3,1", 4, "seed=3,1,4,5"),
+            ("2,3", 12, "seed=range(2,14)"),
+            ("2,3", 2, ""),
+            ("interval(0,9)", 20, ""),
+        ],
+    )
+    def test_more_seeds_follow_those_that_are_there(self, axis: str, count: int, expected: str) -> None:
+        assert seeds.more_seeds(axis, count) == expected
+
+    @pytest.mark.parametrize(
+        ("typed", "asked"),
+        [
+            (["seed=0,1,2"], ["seed=0,1,2,3,4,5", "sweep.extend=true"]),
+            (["sweep.seeds=3"], ["sweep.seeds=6", "sweep.extend=true"]),
+            (["sweep.seeds=auto"], ["sweep.max_seeds=6", "sweep.extend=true"]),
+            (["pair=zip(seed=[0,1],optimizer.lr=[1,2])"], []),
+        ],
+    )
+    def test_what_to_type_for_more(self, composer: Composer, typed: list[str], asked: list[str]) -> None:
+        config, _ = composer.compose([text for text in typed if text.startswith("sweep.")])
+        assert config is not None
+        space = make_space(
+            composer, ["optimizer.momentum=0,0.5", *(text for text in typed if not text.startswith("sweep."))]
+        )
+        points = seeds.over_seeds(grid.plan(space), seeds.seeds_of(config))
+        assert seeds.arguments_for_more(points, config, 6) == asked
+        assert seeds.arguments_for_more(points, config, 9_000) == [], "too many jobs"
+
     def test_what_is_repeated(self, composer: Composer) -> None:
         def repeated(*arguments: str, old_rules: bool = False) -> bool:
             return seeds.are_repeated(replace(grid.plan(make_space(composer, arguments)), old_rules=old_rules))

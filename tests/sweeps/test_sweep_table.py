@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from helpers.problems import about
 from runner.comparison.objectives import SHOWN, Objective, direction_of, objectives_of, pareto_front
 from runner.comparison.overlapping import overlapping_interval
+from runner.comparison.verdict_text import NONE_ON_FOLDS
 from runner.config.settings import SweepSettings
 from runner.errors import ConfigError
 from runner.rundir.delivery_state import DeliveryState
@@ -24,7 +25,7 @@ from runner.sweeps.jobs import Job, JobInfo, JobOutcome
 from runner.sweeps.launchers import local, slots
 from runner.sweeps.launchers.slots import make_slots
 from runner.sweeps.plan.plan import Plan
-from runner.sweeps.report import _log_best
+from runner.sweeps.report import _log_best, _why_no_verdict
 from runner.sweeps.results import parent_run, table
 from runner.sweeps.results.best import BestSoFar, is_best_so_far
 from runner.sweeps.results.files import with_late_ids, write_table
@@ -375,6 +376,7 @@ class TestTable:
             _log_best(found)
         assert "lr=b, mean of 6 folds: val/loss 0.2833 [" in caplog.text and "job" not in caplog.text
         assert table.read(jobs[:11], tmp_path, LOSS).configurations[1].interval is None, "a fold is missing"
+        assert _why_no_verdict(found) == [NONE_ON_FOLDS] and _why_no_verdict(table.read(jobs[6:], tmp_path, LOSS)) == []
 
     def test_a_sweep_of_version_0_1_0_keeps_its_ranking_by_jobs(self, tmp_path: Path) -> None:
         found = self.of_seeds(tmp_path, by_jobs=True, a=[0.1, 0.9], b=[0.2, 0.4])

@@ -156,6 +156,15 @@ class Verdict:
         return sum(standing.outcome is Outcome.PAUSED for standing in self.standings)
 
     @property
+    def seeds_to_tell(self) -> int | None:
+        """How many seeds would tell what cannot be told, for the most part; None if nothing is to gain, or unknown."""
+        if self.best is not None and any(standing.outcome is Outcome.NO_VERDICT for standing in self.standings):
+            return paired.MIN_PAIRS if self.best.n < paired.MIN_PAIRS else None
+        gaps = [each.gap for each in self.standings if each.outcome is Outcome.UNDECIDED]
+        more = [gap.seeds_needed for gap in gaps if gap.seeds_needed is not None]
+        return max(more) if self.best is not None and more and max(more) > self.best.n else None
+
+    @property
     def is_alone(self) -> bool:
         """Whether there is only one configuration."""
         return len(self.standings) == 1

@@ -26,6 +26,11 @@ CONFIDENCE = f"{100 * (1 - paired.ERROR):g} %"
 HEAD = "verdict"
 INDENT = 11
 
+NONE_ON_FOLDS = (
+    f"{HEAD:<{INDENT}}none: an interval over folds is of one mean alone, not of a difference, and folds share their "
+    "training samples; for a verdict write sweep.seeds=5, without data.folds"
+)
+
 
 def to_text(verdict: Verdict) -> list[str]:
     """Return the lines of the verdict as a command prints them."""

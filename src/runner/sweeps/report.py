@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 from runner.errors import describe_error
 from runner.rundir import layout
 from runner.rundir.energy import METRIC
-from runner.rundir.folders import display_path, shell_path
+from runner.rundir.folders import display_path, for_shell, shell_path
 from runner.rundir.manifest import PAUSE
 from runner.saved.run import lacks_artifacts, read_result
 from runner.sweeps.launchers import forkserver
-from runner.sweeps.plan.seeds import is_staged
+from runner.sweeps.plan.seeds import arguments_for_more, is_staged
 from runner.sweeps.prepared import PreparedSweep
 from runner.sweeps.results import table
 from runner.sweeps.results.energy import energy_of
 from runner.sweeps.results.files import draw_files, draw_files_or_say_why, write_table
+from runner.sweeps.results.folds import has_folds
 from runner.sweeps.results.parent_run import ParentRun
 from runner.sweeps.results.table import Table
 from runner.sweeps.results.verdict import conclude_sweep
@@ -57,11 +58,12 @@ def report(
         Whether the table is written.
     """
     verdict, of_verdict = _conclude(result, folder, prepared)
-    head, words = table.configurations_to_text(result), list[str]()
-    if verdict is not None:
+    if verdict is None:
+        head, words = table.configurations_to_text(result), _why_no_verdict(result)
+    else:
         from runner.comparison.verdict_text import to_table, to_text
 
-        head, words = to_table(verdict), to_text(verdict)
+        head, words = to_table(verdict), [*to_text(verdict), *_how_to_go_on(verdict, folder, prepared)]
     for lines in (head, table.to_text(result), words):
         if lines:
             log.info("")
@@ -83,6 +85,23 @@ def report(
     listed = "; " + ", ".join(files) if files else ""
     log.info("saved in   %s (a folder per job, named by its number%s)", display_path(folder), listed)
     return files is not None
+
+
+def _why_no_verdict(result: Table) -> list[str]:
+    """Return why the intervals of configurations over folds tell none from another; empty if there are none such."""
+    if len(result.configurations) < 2 or not has_folds(result):
+        return []
+    from runner.comparison.verdict_text import NONE_ON_FOLDS
+
+    return [NONE_ON_FOLDS]
+
+
+def _how_to_go_on(verdict: "Verdict", folder: Path, prepared: PreparedSweep) -> list[str]:
+    """Return the command that gives the configurations so many seeds that more can be told; empty without one."""
+    count = verdict.seeds_to_tell
+    more = arguments_for_more(prepared.plan, prepared.config, count) if count is not None else []
+    command = ["python -m runner --multirun", f"sweep.resume={shell_path(folder)}", *map(for_shell, more)]
+    return [f"go on      {' '.join(command)}"] if more else []
 
 
 def _log_best(result: Table) -> None:

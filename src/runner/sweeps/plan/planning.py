@@ -36,7 +36,7 @@ def plan_jobs(
         ConfigError: the arguments ask for other jobs than the saved ones; with the difference.
     """
     points = planner(composer, arguments)
-    planned = folds.over_folds(seeds.over_seeds(points, seeds.seeds_of(config)), folds.folds_of(config))
+    planned = folds.over_folds(seeds.over_seeds(points, seeds.seeds_of(config), folder), folds.folds_of(config))
     if seeds.is_staged(config) and planned.method is PLANNED:  # another method is refused: see `seeds.check`
         planned = replace(planned, method=SeedStages(config.sweep.max_seeds))
     if folder is None:

@@ -7,19 +7,23 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from runner.config.overrides import key_of
 from runner.errors import ConfigError, Problem
 from runner.sweeps.jobs import Job
-from runner.sweeps.plan.plan import MAX_JOBS, Plan, zip_keys
+from runner.sweeps.plan.plan import MAX_JOBS, Plan, load, zip_keys
 from runner.sweeps.plan.space import Space
 
 SEED, SEEDS, FOLD = "seed", "sweep.seeds", "data.fold"
 
 REPEATED = (SEED, FOLD)
 """Keys in which the jobs of a configuration differ."""
+
+MOST_LISTED = 10
+"""Seeds that a suggestion names one by one."""
 
 Configuration = tuple[tuple[str, str], ...]
 """The values of a configuration by key."""
@@ -92,12 +96,53 @@ def first_of_each(jobs: Iterable[Job]) -> dict[int, list[int]]:
     return {first.number: [job.number for job in others] for first, *others in by_configuration(jobs)}
 
 
-def over_seeds(plan: Plan, seeds: Sequence[str]) -> Plan:
+def more_seeds(axis: str, count: int) -> str:
+    """Return what to type for more seeds than an axis has: `seed=0,1,2,3,4` for `0,1,2`; empty if that is not clear.
+
+    Args:
+        axis: the values of the seed.
+        count: how many seeds there shall be.
+    """
+    values = axis.split(",")
+    if len(values) >= count or not all(value.isdecimal() for value in values):
+        return ""
+    numbers = list(map(int, values))
+    numbers += range(max(numbers) + 1, max(numbers) + 1 + count - len(numbers))
+    first, are_in_turn = numbers[0], numbers == list(range(numbers[0], numbers[0] + count))
+    is_long = count > MOST_LISTED and are_in_turn
+    return f"{SEED}=range({first},{first + count})" if is_long else f"{SEED}={','.join(map(str, numbers))}"
+
+
+def arguments_for_more(plan: Plan, config: DictConfig, count: int) -> list[str]:
+    """Return what a resume of a sweep has to type so that its configurations have so many seeds.
+
+    Args:
+        plan: of the sweep.
+        config: of the sweep, with Hydra's node.
+        count: how many seeds there shall be.
+
+    Returns:
+        Empty if the sweep cannot have more: it would have too many jobs, or train others further too.
+    """
+    configurations = len({configuration_of(job.point) for job in plan.jobs})
+    if plan.method.trials is not None or plan.method.extends_training or configurations * count > MAX_JOBS:
+        return []
+    if is_staged(config):
+        asked = f"sweep.max_seeds={count}"
+    elif config.sweep.seeds is not None:
+        asked = f"{SEEDS}={count}"
+    else:
+        asked = more_seeds(plan.axes.get(SEED, ""), count)
+    return [asked, "sweep.extend=true"] if asked else []
+
+
+def over_seeds(plan: Plan, seeds: Sequence[str], resumed: Path | None = None) -> Plan:
     """Make a job for each seed of each job of a plan.
 
     Args:
         plan: the points; a search makes the jobs itself.
         seeds: empty leaves the plan as it is.
+        resumed: the folder of a sweep that is resumed.
 
     Raises:
         ConfigError: the seed is varied already, or there are too many jobs.
@@ -106,10 +151,7 @@ def over_seeds(plan: Plan, seeds: Sequence[str]) -> Plan:
         return plan
     zipped = next((name for name, keys in zip_keys(plan.axes).items() if SEED in keys), SEED)
     if zipped in plan.axes:
-        typed = f"{zipped}={plan.axes[zipped]}"
-        text = f"{SEEDS} and {typed} exclude each other"
-        instead = f"write {SEEDS}=null, or " + ("seed=0" if zipped == SEED else f"leave {SEED} out of {zipped}")
-        raise ConfigError(Problem(SEEDS, text, instead, topic="conflict"))
+        raise ConfigError(_conflict(zipped, plan.axes[zipped], len(seeds), resumed))
     if len(plan.jobs) * len(seeds) > MAX_JOBS:
         text = f"this sweep has more than {MAX_JOBS:,} jobs"
         raise ConfigError(Problem("", text, "use fewer seeds, axes, or values", topic="range"))
@@ -120,6 +162,18 @@ def over_seeds(plan: Plan, seeds: Sequence[str]) -> Plan:
         for place, seed in enumerate(seeds)
     ]
     return replace(plan, axes=plan.axes | {SEED: ",".join(seeds)}, jobs=jobs)
+
+
+def _conflict(axis: str, values: str, count: int, resumed: Path | None) -> Problem:
+    """Return what is wrong with an axis that has the seed beside a number of seeds."""
+    text = f"{SEEDS} and {axis}={values} exclude each other"
+    if resumed is None:
+        instead = f"write {SEEDS}=null, or " + ("seed=0" if axis == SEED else f"leave {SEED} out of {axis}")
+        return Problem(SEEDS, text, instead, topic="conflict")
+    if any(key_of(each) == SEEDS for each in load(resumed)[1]):
+        return Problem(axis, text, "leave it out", topic="conflict")
+    more = more_seeds(values, count) if axis == SEED else ""
+    return Problem(SEEDS, text, f"leave it out, and write {more}" if more else "leave it out", topic="conflict")
 
 
 def pull_seeds(space: Space) -> tuple[Space, list[str]]:
