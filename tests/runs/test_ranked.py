@@ -252,3 +252,16 @@ def test_what_divided_weights_refuse(here: Path, asked: str) -> None:
     assert code == 2, printed
     assert asked.partition("=")[0].removeprefix("trainer.") in printed
     assert not (here / "run").exists()
+
+
+@pytest.mark.parametrize("strategy", ("ddp", "fsdp"))
+def test_convolutions_have_the_numbers_of_one_process(here: Path, strategy: str) -> None:
+    """Their weights are in channels_last."""
+    common = (*SMALL, "precision=fp64", "model=cnn", "model.channels=[4,4]", "model.strides=[1,2]")
+    for name, more in (("one", []), ("several", [f"strategy={strategy}", "strategy.nproc_per_node=2"])):
+        code, printed = ended(start(here / name, *common, *more))
+        assert code == 0, printed
+    one, several = measured(here / "one"), measured(here / "several")
+    assert one.keys() == several.keys()
+    for key, value in one.items():
+        assert several[key] == pytest.approx(value, abs=1e-12), key

@@ -51,6 +51,8 @@ class FSDP(Ranked):
     def divide(self, model: nn.Module, optimizer: torch.optim.Optimizer, frozen: list[nn.Parameter]) -> None:
         """Divide the weights. A block's are gathered for its forward and its backward pass, and freed again."""
         device = next(model.parameters()).device
+        for weight in model.parameters():  # those of convolutions are in channels_last, which it refuses (torch 2.14)
+            weight.data = weight.data.contiguous()
         before = dict(model.named_parameters())
         without = {id(weight): nn.Parameter(weight.detach().to("meta"), False) for weight in before.values()}
         self._whole = deepcopy(model, without)
