@@ -135,10 +135,11 @@ class TestSeeds:
     @pytest.mark.parametrize(
         ("saved", "axis", "count", "key", "suggestion"),
         [
-            ("seed=0,1,2", "seed=0,1,2", 5, "sweep.seeds", "leave it out, and write seed=0,1,2,3,4"),
-            ("seed=0,1,2", "seed=0,1,2", 3, "sweep.seeds", "leave it out"),
-            ("pair=zip(seed=[0,1],optimizer.lr=[1,2])",) * 2 + (5, "sweep.seeds", "leave it out"),
-            ("sweep.seeds=3", "seed=0,1,2,3,4", 3, "seed", "leave it out"),
+            ("seed=0,1,2", "seed=0,1,2", 5, "sweep.seeds", "leave out sweep.seeds, and write seed=0,1,2,3,4"),
+            ("seed=0,1,2", "seed=0,1,2", 12, "sweep.seeds", "leave out sweep.seeds, and write 'seed=range(0,12)'"),
+            ("seed=0,1,2", "seed=0,1,2", 3, "sweep.seeds", "leave out sweep.seeds"),
+            ("pair=zip(seed=[0,1],optimizer.lr=[1,2])",) * 2 + (5, "sweep.seeds", "leave out sweep.seeds"),
+            ("sweep.seeds=3", "seed=0,1,2,3,4", 3, "seed", "leave out seed"),
         ],
     )
     def test_a_sweep_that_is_resumed_gets_more_seeds_as_it_got_the_first(

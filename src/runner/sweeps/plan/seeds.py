@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from runner.config.overrides import key_of
 from runner.errors import ConfigError, Problem
+from runner.rundir.folders import for_shell
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.plan import MAX_JOBS, Plan, load, zip_keys
 from runner.sweeps.plan.space import Space
@@ -171,9 +172,10 @@ def _conflict(axis: str, values: str, count: int, resumed: Path | None) -> Probl
         instead = f"write {SEEDS}=null, or " + ("seed=0" if axis == SEED else f"leave {SEED} out of {axis}")
         return Problem(SEEDS, text, instead, topic="conflict")
     if any(key_of(each) == SEEDS for each in load(resumed)[1]):
-        return Problem(axis, text, "leave it out", topic="conflict")
+        return Problem(axis, text, f"leave out {axis}", topic="conflict")
     more = more_seeds(values, count) if axis == SEED else ""
-    return Problem(SEEDS, text, f"leave it out, and write {more}" if more else "leave it out", topic="conflict")
+    instead = f", and write {for_shell(more)}" if more else ""
+    return Problem(SEEDS, text, f"leave out {SEEDS}{instead}", topic="conflict")
 
 
 def pull_seeds(space: Space) -> tuple[Space, list[str]]:
