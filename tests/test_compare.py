@@ -470,6 +470,14 @@ class TestCommand:
             "verdict    lr=0.03 has the best" in printed and "not ranked: lr=0.1 has values for 2 of 3 seeds" in printed
         )
 
+    def test_what_halving_has_paused_is_named_so(self, outputs: Path, tmp_path: Path, no_plots: None) -> None:
+        sweep = repeated(outputs / "sweeps/s/0", tmp_path / "s", {"0.1": 0.5, "0.03": 0.6}, seeds=3)
+        result = json.loads((sweep / "3/result.json").read_text())
+        (sweep / "3/result.json").write_text(json.dumps(result | {"status": "PAUSED"}))
+        assert main([f"sweep={sweep}", f"output={tmp_path / 'o'}"]) == 0
+        rows = list(csv.DictReader((tmp_path / "o/verdict.csv").open()))
+        assert [(row["optimizer.lr"], row["verdict"]) for row in rows] == [("0.1", "best"), ("0.03", "paused")]
+
     def test_other_data_with_another_seed_are_no_verdict(
         self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_plots: None
     ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from helpers.repeated import ACCURACY, LOSS, repeated, without
+from helpers.repeated import ACCURACY, LOSS, paused, repeated, without
 from runner.comparison.repetitions import Repetition
 from runner.comparison.verdict import Verdict, judge
 from runner.plots.verdict import ROWS_AT_MOST, draw_verdict, verdict_figure
@@ -56,7 +56,7 @@ def test_far_apart_differences_are_on_a_logarithmic_axis() -> None:
     figure = verdict_figure(judge(repeated({"a": 0.1, "b": 0.101, "c": 1, "d": 10, "e": 3000}, 5), LOSS))
     axes = figure.axes[0]
     assert axes.get_xscale() == "symlog"
-    assert axes.get_xlabel().endswith(f"val/loss (log scale beyond ±{axes.xaxis.get_transform().linthresh:g})")
+    assert axes.get_xlabel().endswith(f"val/loss\n(log scale beyond ±{axes.xaxis.get_transform().linthresh:g})")
     ticks = [label.get_text() for label in axes.get_xticklabels()]
     assert ticks[0] == "0" and "1" in ticks and not any("math" in tick for tick in ticks)
     low, high = axes.get_xlim()
@@ -99,5 +99,6 @@ def test_without_a_best_or_others_nothing_is_drawn(tmp_path: Path) -> None:
     file = tmp_path / "verdict.png"
     assert draw_verdict(judge(repeated({"a": 0.9}, 3), ACCURACY), file) is None
     assert draw_verdict(judge(without(repeated({"a": 0.9}, 3), "a", 0), ACCURACY), file) is None
+    assert draw_verdict(judge(paused(repeated({"a": 0.9, "b": 0.8}, 3), 1), ACCURACY), file) is None
     assert not file.exists()
     assert draw_verdict(example(), file) == file and np.asarray(file.stat().st_size) > 1000

@@ -413,6 +413,22 @@ class TestTable:
         once = table.read([row.job for row in found.rows if row.job.point["seed"] == "0"], tmp_path, LOSS)
         assert conclude_sweep(once, tmp_path, None) == (None, []) and not once.is_repeated
 
+    def test_what_halving_has_paused_is_not_judged(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("runner.comparison.results.are_comparable", lambda *_: True)  # these runs have no config
+        ended = {"status": "FINISHED", "val/loss": 0.5}
+        results = {
+            ("a", "0"): ended,
+            ("a", "1"): ended,
+            ("b", "0"): {"status": "PAUSED", "val/loss": 0.1},
+            ("b", "1"): {},
+        }
+        jobs = [
+            make_job(tmp_path, number, {"lr": lr, "seed": seed}, **result)
+            for number, ((lr, seed), result) in enumerate(results.items())
+        ]
+        verdict, _ = conclude_sweep(table.read(jobs, tmp_path, LOSS), tmp_path, None)
+        assert verdict is not None and [str(each.outcome) for each in verdict.standings] == ["best", "paused"]
+
     def test_a_nan_is_no_value(self, tmp_path: Path) -> None:
         job = make_job(tmp_path, 0, {"lr": "1"}, status="FINISHED", **{"val/loss": float("nan")})
         assert table.read([job], tmp_path, LOSS).best is None

@@ -106,7 +106,7 @@ def _fit_axis(axes: Axes, verdict: Verdict) -> str:
     axes.set_xscale("symlog", linthresh=linear, linscale=0.5)
     axes.set_xlim(-2 * max(linear / 3, below), 2 * max(linear / 3, above))
     set_ticks(axes.xaxis, sorted([0.0, *ticks]), [format_number(tick) for tick in sorted([0.0, *ticks])])
-    return f" (log scale beyond {'±' if below else ''}{format_number(linear)})"
+    return f"\n(log scale beyond {'±' if below else ''}{format_number(linear)})"
 
 
 def _decades(low: float, high: float) -> range:
