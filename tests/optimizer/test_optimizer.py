@@ -14,7 +14,16 @@ from helpers.training import blobs, divided, exact_state, net, same, training
 from runner.assembly import experiment, optimization
 from runner.config.keys import SHARED_KEYS
 from runner.errors import ConfigError
-from runner.optimizer import CPUMuon, hidden_weights, label, muon, supports_fused, trainable, use_fused
+from runner.optimizer import (
+    CPUMuon,
+    complete_momentum,
+    hidden_weights,
+    label,
+    muon,
+    supports_fused,
+    trainable,
+    use_fused,
+)
 from runner.precision import Precision, forget_gradients
 from runner.rundir.checkpoint import load
 from runner.training.loop import fit
@@ -332,3 +341,19 @@ def test_gradients_are_forgotten_and_an_optimizer_s_own_way_is_taken() -> None:
         forget_gradients(optimizer)
         assert all(parameter.grad is None for parameter in model.parameters())
         assert getattr(optimizer, "forgot", 1) == 1
+
+
+@pytest.mark.parametrize("dampening", (0.0, 0.5))
+def test_the_fused_kernel_steps_a_parameter_whose_first_gradient_comes_later(dampening: float) -> None:
+    def train(fused: bool) -> list[torch.Tensor]:
+        weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+        optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9, dampening=dampening, fused=fused)
+        for step in range(4):
+            for weight in weights[: 1 if step < 2 else 2]:
+                weight.grad = torch.full((3,), step + 1.0)
+            complete_momentum(optimizer)
+            optimizer.step()
+        return [weight.detach() for weight in weights]
+
+    for one, other in zip(train(True), train(False), strict=True):
+        torch.testing.assert_close(one, other)

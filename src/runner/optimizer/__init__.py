@@ -43,6 +43,25 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
+def complete_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Let parameters that get their first gradient later than others have a momentum, of zeros.
+
+    SGD's fused kernel fails on a group of which only some have one (torch 2.14). The first step is the same, but with
+    dampening, which it leaves out: such a group is stepped without the kernel.
+    """
+    for group in optimizer.param_groups:
+        if not group.get("fused") or not group.get("momentum"):
+            continue
+        lacking = [weight for weight in group["params"] if optimizer.state[weight].get("momentum_buffer") is None]
+        if len(lacking) == len(group["params"]):
+            continue
+        if lacking and group["dampening"]:
+            group["fused"] = False
+            continue
+        for weight in lacking:
+            optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+
+
 def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Restore a state that `state_dict` returned, each tensor in its own dtype.
 

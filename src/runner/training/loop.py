@@ -69,7 +69,7 @@ def start_epoch(state: Training) -> str | None:
     )
     state.sums.with_metrics = bool(may_end_early or log_due(state) or state.monitor.metric.startswith("train/"))
     state.sums.reset(progress.sums, progress.more_sums)
-    state.freeze.at_epoch(progress.epoch)
+    state.unfreeze()
     state.clock.start(progress.seconds)
     if state.stopping():  # before the first step: while the model was compiled
         raise Interrupted

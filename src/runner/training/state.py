@@ -19,7 +19,7 @@ from runner.data.target_scale import TargetScale, preprocessing
 from runner.device import Device
 from runner.errors import TrainingError
 from runner.model.freeze import Freeze
-from runner.optimizer import load_state, trainable
+from runner.optimizer import complete_momentum, load_state, trainable
 from runner.optimizer.groups import rates
 from runner.optimizer.several import Several
 from runner.precision import Precision
@@ -178,6 +178,13 @@ class Training:
     def stopping(self) -> bool:
         """Return whether a stop was requested; of any rank, if there are several."""
         return self.strategy.agree("stop", self.stop.requested)
+
+    def unfreeze(self) -> None:
+        """Freeze or unfreeze what the epoch in progress asks for."""
+        if self.freeze.at_epoch(self.progress.epoch):
+            optimizers = self.optimizer.by_name.values() if isinstance(self.optimizer, Several) else [self.optimizer]
+            for optimizer in optimizers:
+                complete_momentum(optimizer)
 
     def request_stop(self, reason: str) -> None:
         """End training after the step or epoch in progress, as FINISHED; the first reason is printed.
@@ -385,7 +392,7 @@ def restore(state: Training, checkpoint: Mapping[str, Any]) -> None:
     set_rng(state, checkpoint["rng"])
     state.progress = Progress.from_checkpoint(checkpoint["progress"])
     restore_own(state, checkpoint.get("ranks", []))
-    state.freeze.at_epoch(state.progress.epoch)
+    state.unfreeze()
 
 
 def load_weights(state: Training, checkpoint: Mapping[str, Any]) -> None:
