@@ -216,6 +216,7 @@ class TestRuns:
         assert started.returncode == 0, printed
         return printed
 
+    @pytest.mark.soak
     def test_two_ranks_measure_what_one_measures(self, folder: Path, runner: Callable[..., Called]) -> None:
         assert "keeps one sample of 2" in self.start(folder / "two")
         called = runner(*self.ARGUMENTS, "hydra.run.dir=one")

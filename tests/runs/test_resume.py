@@ -73,7 +73,7 @@ def test_a_run_that_goes_on_ends_as_if_it_had_never_stopped(optimizer: str, here
     assert measured(whole) == measured(parts)
     best = [torch.load(folder / "checkpoints" / "best.pt", weights_only=True) for folder in (whole, parts)]
     assert same(best[0]["model"], best[1]["model"])
-    timed = ("time/", "throughput/", "energy/", "epoch_seconds", "samples_per_second")
+    timed = ("time/", "throughput/", "energy/", "system/", "epoch_seconds", "samples_per_second")
     kept = [{k: v for k, v in result(folder).items() if not k.startswith(timed)} for folder in (whole, parts)]
     assert kept[0] == kept[1]
     assert result(parts)["epochs"] == len(result(parts)["epoch_seconds"]) == 4

@@ -15,6 +15,9 @@ from runner.errors import ConfigError, Problem, first_line, user_frame_suffix
 from runner.util import trees
 from runner.util.private import DispatchMode
 
+BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+"""Layers whose result depends on the other samples of a batch."""
+
 
 def parameter_count(model: nn.Module) -> int:
     """Return the number of trainable parameters."""

@@ -5,6 +5,7 @@ from torch import nn
 from runner.assembly.experiment import Experiment
 from runner.config.settings import STRATEGIES
 from runner.errors import describe_error, first_line, is_out_of_memory, to_one_line
+from runner.model.probe import BATCH_NORM
 
 AUTOCASTS = ("amp", "bf16", "fp16")
 
@@ -45,4 +46,4 @@ def _suggestion(experiment: Experiment) -> str:
 
 
 def _is_batch_norm(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.batchnorm._BatchNorm)
+    return isinstance(module, BATCH_NORM)

@@ -7,10 +7,10 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from runner.data.collate import Batch
 from runner.data.share import Padding, Share
+from runner.model.probe import BATCH_NORM
 from runner.strategy.single import Single
 from runner.task import Step
 from runner.util.ranks import Ranks
@@ -52,7 +52,7 @@ class Ranked(Single):
 
     def notes(self, model: nn.Module) -> list[str]:
         """Return what the user should know before training."""
-        layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        layers = [module for module in model.modules() if isinstance(module, BATCH_NORM)]
         if self.ranks == 1 or all(isinstance(layer, nn.SyncBatchNorm) for layer in layers):
             return []
         return ["BatchNorm uses the statistics of each rank's share: torch has one over all ranks on GPUs only"]

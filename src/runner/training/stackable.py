@@ -10,6 +10,7 @@ from runner.config.settings import TrainerSettings
 from runner.data.collate import Batch
 from runner.data.stream_part import StreamPart
 from runner.errors import first_line
+from runner.model.probe import BATCH_NORM
 from runner.task import Task
 from runner.task.supervised import Supervised
 from runner.training.attributes import Walk, addresses
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from runner.assembly.experiment import Setup
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 OPTIMIZERS = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 OPTIONS = {"dampening": 0, "maximize": False, "amsgrad": False, "differentiable": False, "capturable": False}
