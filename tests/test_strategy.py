@@ -5,12 +5,15 @@ runs/test_ranked.py kills and stops them.
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import sleep
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed import HashStore, TCPStore
 
 from conftest import Called
 from helpers.killed import measured
@@ -18,7 +21,9 @@ from helpers.ranks import SMALL, start
 from runner.data.share import Share
 from runner.errors import ConfigError
 from runner.strategy.fsdp import find_blocks
+from runner.strategy.ranked import CALLS_BETWEEN, Ranked
 from runner.sweeps.launchers.slots import make_slots
+from runner.util.ranks import Heart, Ranks
 
 Runner = Callable[..., Called]
 
@@ -145,3 +150,47 @@ def test_slots_are_counted_in_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(slot.threads, slot.gpu) for slot in slots] == [(2, "0,1"), (2, "2,3")]
     with pytest.raises(ConfigError, match="there are 1 GPUs"):
         make_slots("auto", 100, ["0"], 1, ranks=2)
+
+
+class TestSignsOfLife:
+    @pytest.fixture
+    def hearts(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Heart]]:
+        """Two ranks in this process, whose silence is noticed after half a second."""
+        monkeypatch.setattr("runner.util.ranks.BEAT_SECONDS", 0.05)
+        monkeypatch.setattr("runner.util.ranks.SILENT_SECONDS", 0.5)
+        monkeypatch.setattr(Heart, "_end", lambda *_: None)
+        store = TCPStore("127.0.0.1", 0, is_master=True)
+        ranks = [Ranks(number, 2, number, 2) for number in (0, 1)]
+        for rank in ranks:
+            vars(rank)["_torchrun"] = store
+        hearts = [Heart(rank) for rank in ranks]
+        yield hearts
+        for heart in hearts:
+            heart.stop()
+
+    def test_a_rank_that_has_ended_is_not_silent(self, hearts: list[Heart]) -> None:
+        """Rank 0 draws plots and uploads when the others have ended."""
+        hearts[1].stop()
+        sleep(1.2)
+        assert hearts[0].silent is None
+
+    def test_one_that_does_not_beat_is(self, hearts: list[Heart]) -> None:
+        hearts[1]._stopped.set()
+        for _ in range(100):
+            if hearts[0].silent is not None:
+                break
+            sleep(0.05)
+        assert hearts[0].silent == 1
+
+
+def test_a_yes_is_known_soon_however_fast_the_calls_before_were() -> None:
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        strategy = Ranked(Ranks(0, 1, 0, 1))
+        for _ in range(3 * CALLS_BETWEEN):
+            assert not strategy.agree("step", False)
+        asked = [strategy.agree("step", True) for _ in range(CALLS_BETWEEN + 1)]
+        assert any(asked)
+        assert strategy.agree("end", True, now=True)
+    finally:
+        dist.destroy_process_group()

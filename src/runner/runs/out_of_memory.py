@@ -3,7 +3,6 @@
 from torch import nn
 
 from runner.assembly.experiment import Experiment
-from runner.config.settings import STRATEGIES
 from runner.errors import describe_error, first_line, is_out_of_memory, to_one_line
 from runner.model.probe import BATCH_NORM
 
@@ -39,7 +38,7 @@ def _suggestion(experiment: Experiment) -> str:
         choices.append("precision=amp")
     if not experiment.trainer.activation_checkpointing and not experiment.trainer.compile:
         choices.append("trainer.activation_checkpointing=[<modules>]")
-    if experiment.strategy.name == "single" and "fsdp" in STRATEGIES:
+    if experiment.strategy.name == "single":
         choices.append("strategy=fsdp")
     choices.append("a smaller model")
     return f"{', '.join(choices[:-1])}, or {choices[-1]}" if len(choices) > 1 else choices[0]

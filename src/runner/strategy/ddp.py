@@ -23,7 +23,7 @@ class DDP(Ranked):
     """Copies of the model on several ranks.
 
     Args:
-        group: the ranks, which have joined.
+        group: the ranks, which join before they train.
         find_unused_parameters: some parameters get no gradient in some steps.
     """
 

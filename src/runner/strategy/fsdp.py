@@ -27,7 +27,7 @@ class FSDP(Ranked):
     """One model, of which each rank has a part.
 
     Args:
-        group: the ranks, which have joined.
+        group: the ranks, which join before they train.
         blocks: patterns of the modules whose weights are gathered together; None: see `find_blocks`.
     """
 

@@ -21,6 +21,9 @@ N = TypeVar("N", bound=Tensor | float)
 AGREE_SECONDS = 0.25
 """How often ranks ask each other whether to stop: an all-reduce takes 0.1 ms of a step (Gloo, one machine)."""
 
+CALLS_BETWEEN = 100
+"""The most calls that are answered without asking: later steps may take longer than those that were timed."""
+
 OF_GROUP = ("gloo", "NCCL", "ProcessGroup", "TCPStore", "Connection closed by peer", "Connection reset by peer")
 """Words of the errors of operations among ranks."""
 
@@ -29,7 +32,7 @@ class Ranked(Single):
     """Several ranks.
 
     Args:
-        group: the ranks, which have joined.
+        group: the ranks, which join before they train.
     """
 
     def __init__(self, group: Ranks) -> None:
@@ -125,7 +128,8 @@ class _Vote:
         votes = torch.tensor([float(self._yes), rate], dtype=torch.float64)
         dist.all_reduce(votes, op=dist.ReduceOp.MAX)
         yes, rate = votes.tolist()
-        self._yes, self._calls, self._wait, self._asked_at = False, 0, int(rate * AGREE_SECONDS), at
+        wait = min(int(rate * AGREE_SECONDS), CALLS_BETWEEN)
+        self._yes, self._calls, self._wait, self._asked_at = False, 0, wait, at
         return bool(yes)
 
 

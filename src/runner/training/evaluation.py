@@ -38,7 +38,7 @@ def evaluate(state: Training, loader: Loader, on_batch: Callable[[Step], None] |
             sums.add(step)
             if on_batch is not None:
                 on_batch(step)
-            if stopped := state.stopping():
+            if stopped := state.stopping("evaluation"):
                 break
     for module, was_training in zip(modules, were_training, strict=True):
         module.train(was_training)

@@ -120,7 +120,7 @@ def train_batches(state: Training) -> str | None:
         ):
             save_within_epoch(state)
             saved_at = perf_counter()
-        if state.stopping():
+        if state.stopping("step"):
             raise Interrupted
     if skipped:
         state.display.note(f"epoch {progress.epoch}: skipped {skipped} steps whose loss was not finite")

@@ -175,9 +175,13 @@ class Training:
             return nullcontext()
         return isolated_rng(derive_seed("evaluation", self.loaders.train.seed or 0), self.device.torch)
 
-    def stopping(self) -> bool:
-        """Return whether a stop was requested; of any rank, if there are several."""
-        return self.strategy.agree("stop", self.stop.requested)
+    def stopping(self, where: str = "") -> bool:
+        """Return whether a stop was requested; of any rank, if there are several.
+
+        Args:
+            where: what is asked again and again, such as after each step; empty: it is asked once.
+        """
+        return self.strategy.agree(where, self.stop.requested, now=not where)
 
     def unfreeze(self) -> None:
         """Freeze or unfreeze what the epoch in progress asks for."""

@@ -34,6 +34,9 @@ SILENT_SECONDS = 60.0
 COLLECTIVE_SECONDS = 120.0
 """The longest wait of an operation among all ranks."""
 
+DONE = "done"
+"""The last sign of life of a rank that has nothing left to do, while rank 0 draws plots and uploads."""
+
 START_SECONDS = 3600.0
 """The longest wait for rank 0 to compose the config, and to load the data."""
 
@@ -220,8 +223,11 @@ class Heart:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop to beat."""
+        """Stop to beat, and tell the others that this rank is done: its silence is no failure."""
         self._stopped.set()
+        self._thread.join(BEAT_SECONDS)
+        with suppress(Exception):  # torchrun is gone
+            self._store.set(self._key(self._ranks.rank), DONE)
 
     def _key(self, rank: int) -> str:
         return f"runner/{self._ranks.attempt}/beat/{rank}"
@@ -236,7 +242,7 @@ class Heart:
                 self._store.set(self._key(ranks.rank), str(count))
                 for rank in others:
                     beat = self._store.get(self._key(rank)).decode() if self._store.check([self._key(rank)]) else ""
-                    if beat != last[rank]:
+                    if beat != last[rank] or beat == DONE:
                         last[rank], seen[rank] = beat, monotonic()
                     elif monotonic() - seen[rank] > SILENT_SECONDS and self.silent is None:
                         self.silent = rank

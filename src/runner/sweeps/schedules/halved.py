@@ -14,7 +14,7 @@ from runner.sweeps.schedules.schedule import Schedule, not_started
 
 
 class Halved(Schedule):
-    """Starts jobs, and goes on with those that halving promotes.
+    """Starts jobs, and resumes those that halving promotes.
 
     Args:
         folder: of the sweep.
