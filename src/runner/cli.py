@@ -32,7 +32,7 @@ from runner.config.invocation import name_customs, named_choices
 from runner.config.messages import explain_error
 from runner.config.overrides import key_of, last_value, typed_store
 from runner.errors import ConfigError, Problem, describe_error, path_problem
-from runner.rundir import folders, layout
+from runner.rundir import folders
 from runner.util import program
 from runner.util.options import EXIT_FAILED, is_verbose, print_errors, show_traceback
 from runner.util.ranks import Ranks
@@ -89,12 +89,11 @@ def run_command(argv: Sequence[str]) -> int:
             return questions.answer(argv, args)
         if args.multirun:
             return run_sweep(args)
-        group = Ranks.here()
-        if group is not None and group.rank > 0:
-            from runner.runs import ranked
+        if (group := Ranks.here()) is None:
+            return run_one(args)
+        from runner.runs import ranked
 
-            return ranked.follow(group)
-        return run_one(args) if group is None else lead(args)
+        return ranked.follow(group) if group.rank else ranked.lead(group, args, run_one)
     except ConfigError as error:
         INTERRUPT.check()
         if is_verbose(argv):
@@ -129,8 +128,6 @@ def check_no_other_runner(folder: Path) -> None:
 
 def run_one(args: Namespace) -> int:
     """Compose and check the config of a single run; then build and run it."""
-    if (again := started_again()) is not None:
-        args.overrides = [f"resume={again}"]
     composer = make_composer(args)
     resumed: Resumed | None = None
     value = last_value(args.overrides, "resume")
@@ -171,21 +168,6 @@ def run_one(args: Namespace) -> int:
 
         register_due(folder, cfg.tracking.uri)
     return code
-
-
-def lead(args: Namespace) -> int:
-    """Run a single run as rank 0 of several."""
-    from runner.runs import ranked
-
-    with ranked.dismissing():
-        return run_one(args)
-
-
-def started_again() -> Path | None:
-    """Return the folder of a run whose ranks torchrun has started again after a failure; None for a new run."""
-    group = Ranks.here()
-    folder = group.remembered("folder") if group is not None and group.attempt else None
-    return Path(folder) if folder is not None and (Path(folder) / layout.CHECKPOINTS / layout.LAST).exists() else None
 
 
 def ranks_to_start(cfg: DictConfig) -> int | None:

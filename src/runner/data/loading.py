@@ -333,7 +333,7 @@ def make_loaders(
             pinned, trains = device.type == "cuda", part is splits.train
             return StreamLoader(part, preprocess, samples, data_seed, trains, num_workers, pinned, augment, share)
         weights = splits.weights if part is splits.train else None
-        nearby = getattr(part, "nearby", None) if part is splits.train else None
+        nearby = part.nearby if part is splits.train else None
         if not in_memory:
             if not once and (prepare := getattr(part.data_set, "prepare_epochs", None)):
                 prepare()

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from runner.data.collate import Batch
+from runner.data.sampling import Nearby
 from runner.errors import ConfigError, Problem, TrainingError
 from runner.util import trees
 from runner.util.rng import derive_seed
@@ -54,6 +55,10 @@ class Part(Protocol):
     @property
     def streams(self) -> bool:
         """Whether samples come one after another, and have no indices."""
+
+    @property
+    def nearby(self) -> Nearby | None:
+        """Which samples are read together; None: any order is as fast."""
 
     def __len__(self) -> int: ...
 

@@ -20,7 +20,7 @@ class TensorPart:
         places: of the samples among the rows of their file, int64 (N,); None if they are not of a table.
     """
 
-    data_set = None
+    data_set = nearby = None
     collates = streams = False
 
     def __init__(self, inputs: Tree, targets: Tree | None, places: Tensor | None = None) -> None:

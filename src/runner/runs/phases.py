@@ -111,9 +111,8 @@ class Run:
 
     def watch(self) -> None:
         """Watch for hidden state, and wait until the upload uses little of the CPU."""
-        if (
-            self.state.strategy.ranks == 1 and not self.state.strategy.divides
-        ):  # it rehearses steps beside the training, which no rank can do alone
+        strategy = self.state.strategy
+        if strategy.ranks == 1 and not strategy.divides:  # it rehearses steps, which no rank can do alone
             self._watch = Watch(self.state, shared=partial(shared_verdict, self._experiment))
         self._tracker.settle(SETTLE_SECONDS)
 

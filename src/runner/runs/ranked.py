@@ -7,7 +7,8 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,21 @@ def leading(experiment: "Experiment", cfg: DictConfig, folder: Path) -> Iterator
     with group.joined():
         share_streams(experiment)
         yield
+
+
+def lead(group: Ranks, args: Namespace, run: Callable[[Namespace], int]) -> int:
+    """Run a command as rank 0 of several; if torchrun has started them again, resume what they had begun.
+
+    Args:
+        group: the ranks.
+        args: of the command; changed for a resume.
+        run: runs it, and returns its exit code.
+    """
+    folder = group.remembered("folder") if group.attempt else None
+    if folder is not None and (Path(folder) / layout.CHECKPOINTS / layout.LAST).exists():
+        args.overrides = [f"resume={folder}"]
+    with dismissing():
+        return run(args)
 
 
 @contextmanager

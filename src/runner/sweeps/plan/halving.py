@@ -159,7 +159,7 @@ class Halving(Method):
             )
 
     def resume(self, folder: Path, all_go_on: bool, has_new: bool) -> None:
-        """Go on as an earlier start of the sweep has.
+        """Continue as an earlier start of the sweep has begun.
 
         Args:
             folder: of the sweep.
@@ -224,7 +224,7 @@ class Halving(Method):
 
     @property
     def is_over(self) -> bool:
-        """Whether there is no job to start or to go on with, and none runs."""
+        """Whether there is no job to start or to resume, and none runs."""
         return not self._running and self._step() is None
 
     def _step(self) -> tuple[int, int] | None:
@@ -356,9 +356,8 @@ class Halving(Method):
         if self._running:
             return None
         able = [number for number in self._jobs if not self._has_failed(number)]
-        for (
-            rung
-        ) in below:  # fewer than `eta` have reached it, or all that went on failed: the best goes on nevertheless
+        # Fewer than `eta` have reached it, or all that went on failed: the best goes on nevertheless
+        for rung in below:
             reached = [number for number in able if number in self._reached[rung]]
             if any(self._reached[rung + 1].get(number, NONE) < NONE for number in able):
                 return None

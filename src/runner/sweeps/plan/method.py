@@ -73,7 +73,7 @@ class Method:
         """
 
     def resume(self, folder: Path, all_go_on: bool, has_new: bool) -> None:
-        """Go on with a sweep that the same method has started.
+        """Continue a sweep that the same method has started.
 
         Args:
             folder: of the sweep.

@@ -38,7 +38,7 @@ class Halved(Schedule):
         return action is ResumeAction.RESTART or (action is ResumeAction.RESUME and is_finished)
 
     def next(self) -> Job | None:
-        """Return a job to start or to go on with; None if there is none before another one ends."""
+        """Return a job to start or to resume; None if there is none before another one ends."""
         number = self._halving.next()
         if number is None:
             return None
