@@ -6,7 +6,7 @@ checkpoints. One that ends, or fails, leaves the stack, and the others continue.
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
@@ -24,7 +24,7 @@ from runner.training.loop import (
 )
 from runner.training.stacked_batches import shares_samples
 from runner.training.stacked_step import Stack, release
-from runner.training.state import Interrupted, Paused, Training, save_within_epoch
+from runner.training.state import Interrupted, Paused, Training, save, save_within_epoch
 
 
 @dataclass(eq=False)
@@ -185,13 +185,17 @@ class _Fit:
             self._leave(member, limits[member] or ended_early(member.state))
 
     def _interrupt(self, finished: Sequence[Member] = ()) -> None:
-        """Save all members where they are, and let them leave as interrupted; some have finished their epoch."""
+        """Save all members where they are, and let them leave as interrupted.
+
+        Args:
+            finished: those between two epochs, or after their last one; the sums of an epoch are none of theirs.
+        """
         for member in list(self._members):
             with self._of(member):
                 if member in finished:
-                    with suppress(Interrupted):
-                        start_epoch(member.state)
-                save_within_epoch(member.state)
+                    save(member.state, best=False)
+                else:
+                    save_within_epoch(member.state)
         self._store.write(self._members)
         for member in list(self._members):
             self._leave(member, error=Interrupted())
