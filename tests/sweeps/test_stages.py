@@ -92,3 +92,11 @@ def test_a_sweep_spends_no_seed_on_what_is_surely_not_the_best(runner: Runner, h
 def test_what_it_does_not_go_with(runner: Runner, here: Path, typed: str, key: str, topic: str) -> None:
     called = runner("-m", "optimizer.lr=0.1,0.01", "sweep.seeds=auto", typed)
     assert called.code == 2 and called.about == [(key, topic)]
+
+
+@pytest.mark.parametrize("key", ["sweep.max_seeds", "sweep.smallest_difference"])
+def test_what_has_no_effect_without_seeds(runner: Runner, here: Path, key: str) -> None:
+    called = runner("-m", "optimizer.lr=0.1,0.01", f"{key}=5")
+    assert called.code == 2 and called.about == [(key, "conflict")]
+    seeds = "seed=0,1" if key == "sweep.smallest_difference" else "sweep.seeds=auto"
+    assert runner("-m", "optimizer.lr=0.1,0.01", f"{key}=5", seeds, "sweep.dry_run=true").code == 0

@@ -33,8 +33,18 @@ def plan_jobs(
         planner: plans the points.
 
     Raises:
-        ConfigError: the arguments ask for other jobs than the saved ones; with the difference.
+        ConfigError: the arguments ask for other jobs than the saved ones, with the difference; or for what needs
+            several seeds.
     """
+    planned = _planned(composer, config, folder, arguments, planner)
+    if problems := seeds.without_effect(planned, config, arguments):
+        raise ConfigError(*problems)
+    return planned
+
+
+def _planned(
+    composer: Composer, config: DictConfig, folder: Path | None, arguments: Sequence[str], planner: Planner
+) -> Plan:
     points = planner(composer, arguments)
     planned = folds.over_folds(seeds.over_seeds(points, seeds.seeds_of(config), folder), folds.folds_of(config))
     if seeds.is_staged(config) and planned.method is PLANNED:  # another method is refused: see `seeds.check`

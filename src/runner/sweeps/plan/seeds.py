@@ -84,6 +84,30 @@ def check(config: DictConfig) -> list[Problem]:
     return [Problem(SEEDS, text, f"write {SEEDS}=4, or hydra/sweeper=grid", topic="conflict")]
 
 
+def without_effect(plan: Plan, config: DictConfig, arguments: Iterable[str]) -> list[Problem]:
+    """Find what is typed, and would change nothing in a sweep of these jobs: a config for all sweeps may have it.
+
+    Args:
+        plan: of the sweep.
+        config: of the sweep.
+        arguments: of the command line.
+    """
+    needs = {
+        "sweep.max_seeds": (is_staged(config), "the number of seeds is fixed", f"add {SEEDS}=auto"),
+        "sweep.smallest_difference": (
+            are_repeated(plan) and FOLD not in plan.axes,
+            "there is no verdict without several seeds of a configuration",
+            f"add {SEEDS}=5",
+        ),
+    }
+    return [
+        Problem(key, f"{argument}: {why}", f"{instead}, or leave it out", topic="conflict")
+        for argument in arguments
+        for key, (has_effect, why, instead) in needs.items()
+        if key_of(argument) == key and not has_effect
+    ]
+
+
 def by_configuration(jobs: Iterable[Job]) -> list[list[Job]]:
     """Return the jobs of each configuration; all in the order given."""
     groups: dict[Configuration, list[Job]] = {}
