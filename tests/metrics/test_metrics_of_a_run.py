@@ -15,7 +15,8 @@ from runner.evaluate import main as evaluate
 from runner.rundir import checkpoint
 from runner.rundir.checkpoint import Checkpoints
 from runner.training.loop import fit
-from runner.training.state import Interrupted, Training, make_training, restore
+from runner.training.saving import restore
+from runner.training.state import Interrupted, Training, make_training
 
 pytest.importorskip("torchmetrics")
 

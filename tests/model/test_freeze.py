@@ -16,7 +16,8 @@ from helpers.training import Stop, exact_state, same, training
 from runner.model.freeze import freeze
 from runner.rundir.checkpoint import load
 from runner.training.loop import fit
-from runner.training.state import Interrupted, Training, checkpoint_state, restore
+from runner.training.saving import checkpoint_state, restore
+from runner.training.state import Interrupted, Training
 
 
 class Network(nn.Module):

@@ -24,7 +24,8 @@ from runner.saved.input_spec import read_input_spec
 from runner.saved.run import find
 from runner.saved.weights import load_into
 from runner.training.loop import fit
-from runner.training.state import Interrupted, checkpoint_state, make_training, restore
+from runner.training.saving import checkpoint_state, restore
+from runner.training.state import Interrupted, make_training
 from runner.util.rng import seed_all
 
 pytest.importorskip("peft")

@@ -18,7 +18,8 @@ from runner.optimizer import trainable
 from runner.optimizer.groups import Grouping, parameter_groups, rates
 from runner.rundir.checkpoint import Checkpoints, load
 from runner.training.loop import fit
-from runner.training.state import Interrupted, checkpoint_state, make_training, restore
+from runner.training.saving import checkpoint_state, restore
+from runner.training.state import Interrupted, make_training
 
 
 class Transformer(nn.Module):

@@ -27,7 +27,8 @@ from runner.optimizer import (
 from runner.precision import Precision, forget_gradients
 from runner.rundir.checkpoint import load
 from runner.training.loop import fit
-from runner.training.state import Training, checkpoint_state, restore
+from runner.training.saving import checkpoint_state, restore
+from runner.training.state import Training
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,8 @@ from runner.rundir.checkpoint import load
 from runner.rundir.epoch_seconds import METRIC, EpochSeconds
 from runner.rundir.journal import Journal
 from runner.training.loop import fit
-from runner.training.state import Training, restore
+from runner.training.saving import restore
+from runner.training.state import Training
 
 
 def lines(folder: Path) -> list[float]:

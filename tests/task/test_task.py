@@ -13,7 +13,7 @@ from runner.rundir.checkpoint import load
 from runner.task import StepError, Task
 from runner.training.evaluation import evaluate
 from runner.training.loop import fit
-from runner.training.state import restore
+from runner.training.saving import restore
 
 
 class Queue(Task):

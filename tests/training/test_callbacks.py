@@ -31,7 +31,8 @@ from runner.training.callbacks import Callbacks
 from runner.training.evaluation import evaluate
 from runner.training.hidden import UNSAVED, Watch
 from runner.training.loop import fit
-from runner.training.state import Interrupted, Training, restore
+from runner.training.saving import restore
+from runner.training.state import Interrupted, Training
 
 Runner = Callable[..., Called]
 

@@ -15,7 +15,8 @@ from runner.loss import CrossEntropy
 from runner.rundir.checkpoint import load
 from runner.training.compilation import compile_model
 from runner.training.loop import fit
-from runner.training.state import Interrupted, checkpoint_state, restore
+from runner.training.saving import checkpoint_state, restore
+from runner.training.state import Interrupted
 
 
 @pytest.fixture

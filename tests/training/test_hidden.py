@@ -46,7 +46,8 @@ from runner.training.compilation import compile_model
 from runner.training.hidden import UNSAVED, Watch
 from runner.training.loop import fit
 from runner.training.rehearsal import Rehearsal
-from runner.training.state import Training, restore
+from runner.training.saving import restore
+from runner.training.state import Training
 from runner.util.rng import seed_all
 
 CASES: dict[str, tuple[Callable[[], dict[str, Any]], set[str]]] = {

@@ -26,7 +26,8 @@ from runner.rundir.checkpoint import Checkpoints
 from runner.scheduler import Schedule, cosine, cosine_restarts
 from runner.training.evaluation import evaluate
 from runner.training.loop import fit, train_batches
-from runner.training.state import Interrupted, Training, restore
+from runner.training.saving import restore
+from runner.training.state import Interrupted, Training
 
 
 def whole_set(state: Any, part: str) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,8 @@ from runner.model.freeze import freeze
 from runner.rundir import checkpoint
 from runner.training.loop import fit
 from runner.training.norms import LayerNorms
-from runner.training.state import Interrupted, restore
+from runner.training.saving import restore
+from runner.training.state import Interrupted
 
 ALL = {f"norm/{kind}/{layer}" for kind in ("gradient", "weight") for layer in ("0", "3")}
 

@@ -18,9 +18,9 @@ from runner.rundir.checkpoint import load
 from runner.rundir.stack import MemberCheckpoints, StackFile, restore
 from runner.scheduler import cosine_restarts
 from runner.training.loop import fit
+from runner.training.saving import restore as restored
 from runner.training.stacked import Member, fit_stacks
 from runner.training.state import Interrupted, Training
-from runner.training.state import restore as restored
 from runner.util.primitives import decode
 
 Make = Callable[[Path, int], Training]

@@ -17,7 +17,8 @@ from runner.rundir.checkpoint import load
 from runner.task import StepError, Task
 from runner.training.evaluation import evaluate
 from runner.training.loop import fit
-from runner.training.state import Interrupted, Training, restore
+from runner.training.saving import restore
+from runner.training.state import Interrupted, Training
 
 
 class Two(nn.Module):

@@ -14,7 +14,8 @@ from runner.loss import CrossEntropy
 from runner.rundir.checkpoint import load
 from runner.task import Task
 from runner.training.loop import fit
-from runner.training.state import Interrupted, Training, restore
+from runner.training.saving import restore
+from runner.training.state import Interrupted, Training
 
 
 class Tokens(Task):

@@ -13,7 +13,8 @@ from runner.loss import CrossEntropy
 from runner.rundir.checkpoint import best_weights, load, load_task, weight_buffers
 from runner.saved.weights import Weights, load_exactly
 from runner.training.loop import fit
-from runner.training.state import Training, load_weights, restore
+from runner.training.saving import load_weights, restore
+from runner.training.state import Training
 from runner.util.buffers import load_buffers, load_module, unsaved_buffers
 
 

@@ -31,7 +31,8 @@ from runner.training.display import Bar
 from runner.training.evaluation import evaluate
 from runner.training.hidden import Watch
 from runner.training.predictions import Predictions
-from runner.training.state import Interrupted, Paused, Training, load_weights, make_training, restore
+from runner.training.saving import load_weights, restore
+from runner.training.state import Interrupted, Paused, Training, make_training
 from runner.util import terminal
 from runner.util.files import write_atomically
 from runner.util.redaction import redact

@@ -239,7 +239,7 @@ def _fit_and_test(state: "Training", experiment: "Experiment") -> None:
     from runner.training.loop import fit
     from runner.training.memory import measured_memory
     from runner.training.predictions import Predictions
-    from runner.training.state import restore
+    from runner.training.saving import restore
     from runner.util.rng import derive_seed
 
     torch.manual_seed(derive_seed("rank", experiment.seed, state.strategy.rank))  # of dropout: the weights are made

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from runner.data.collate import Batch
 from runner.data.loading import Loader
 from runner.data.source import saves_itself
-from runner.training.state import Training, rng, set_rng
+from runner.training.saving import rng, set_rng
+from runner.training.state import Training
 from runner.util import trees
 
 _PLAIN = (int, float, complex, str, bytes, type(None))

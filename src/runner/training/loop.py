@@ -18,8 +18,9 @@ from runner.optimizer.groups import rates
 from runner.training.evaluation import validate
 from runner.training.norms import layer_norms
 from runner.training.progress import Metrics
+from runner.training.saving import save, save_within_epoch
 from runner.training.spans import each
-from runner.training.state import Interrupted, Paused, Training, require_finite, save, save_within_epoch
+from runner.training.state import Interrupted, Paused, Training, require_finite
 from runner.training.turns import take_turns
 from runner.training.weighting import correct_gradients, share
 

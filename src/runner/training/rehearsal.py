@@ -40,8 +40,9 @@ from runner.training.callbacks import Callbacks
 from runner.training.evaluation import evaluate
 from runner.training.loop import fit
 from runner.training.progress import Metrics
+from runner.training.saving import restore, stateful
 from runner.training.spans import no_span
-from runner.training.state import Interrupted, Training, restore, stateful
+from runner.training.state import Interrupted, Training
 from runner.util.files import read_text, write_atomically
 from runner.util.forks import fork
 from runner.util.primitives import decode, encode

@@ -22,9 +22,10 @@ from runner.training.loop import (
     start_batches,
     start_epoch,
 )
+from runner.training.saving import save, save_within_epoch
 from runner.training.stacked_batches import shares_samples
 from runner.training.stacked_step import Stack, release
-from runner.training.state import Interrupted, Paused, Training, save, save_within_epoch
+from runner.training.state import Interrupted, Paused, Training
 
 
 @dataclass(eq=False)

@@ -26,8 +26,8 @@ from runner.sweeps.launchers.worker import (
     run_process,
     wants_artifacts,
 )
+from runner.training.saving import rng
 from runner.training.stacked import Member, fit_stacks
-from runner.training.state import rng
 from runner.util.options import EXIT_FAILED
 from runner.util.stopping import Stop
 from runner.util.terminal import RESUME, LogFile, without_topics
