@@ -16,7 +16,7 @@ from runner.device import set_deterministic
 from runner.errors import ConfigError
 from runner.model.cnn import CNN
 from runner.model.mlp import MLP
-from runner.model.probe import Cost, check_shapes, check_single_sample, has_convolutions, parameter_count, wrong_kind
+from runner.model.probe import Cost, check_shapes, has_convolutions, parameter_count, wrong_kind
 
 MNIST = (1, 28, 28)
 
@@ -296,24 +296,6 @@ class TestCheckShapes:
 def test_convolutions_are_noticed() -> None:
     assert has_convolutions(cnn())
     assert not has_convolutions(mlp())
-
-
-def test_a_last_batch_of_one_sample_that_batch_norm_cannot_take(runner: Callable[..., Called]) -> None:
-    small = ("model=cnn", "model.batch_norm=true", "model.strides=[2,2,2]", "tracking=off", "trainer.epochs=1")
-    called = runner(*small, "data.limit=26", "data.batch_size=20")  # 8x8 pixels become one; 21 training samples
-    assert called.code == 2
-    assert called.about == [("data.batch_size", "conflict")]
-    assert called.problems[0].suggestion == "write data.batch_size=19"
-    assert runner(*small, "data.limit=26", "data.batch_size=19").code == 0
-
-
-@pytest.mark.parametrize(("samples", "batch_size", "suggested"), [(21, 20, 19), (3, 2, 3), (5, 1, 3), (7, 2, 4)])
-def test_the_suggested_batch_size_leaves_no_batch_of_one_sample(samples: int, batch_size: int, suggested: int) -> None:
-    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
-    with pytest.raises(ConfigError) as error:
-        check_single_sample(model, (4,), torch.float32, samples, batch_size)
-    assert error.value.problems[0].suggestion == f"write data.batch_size={suggested}"
-    assert samples % suggested != 1 and suggested > 1
 
 
 class Inverted(nn.Module):

@@ -109,13 +109,6 @@ def example(task: Task, splits: Splits, count: int, dtype: torch.dtype) -> Batch
     return Preprocess(splits.normalize, task.prepare, torch.device("cpu"), dtype)(*splits.example(count))
 
 
-def check_last_batch(task: Task, model: nn.Module, splits: Splits, batch_size: int, dtype: torch.dtype) -> None:
-    """Check that the model can be trained on a single sample if a batch has no more."""
-    samples = len(splits.train)
-    if 1 in (batch_size, samples % batch_size) and is_plain(task, splits):
-        probe.check_single_sample(model, splits.input_shape, dtype, samples, batch_size)
-
-
 def move(model: nn.Module, task: Task, device: Device) -> bool:
     """Move model and task to the device; returns whether the model's images are stored channels last."""
     task.to(device.torch)

@@ -13,6 +13,7 @@ from runner.assembly.experiment import Parts
 from runner.assembly.mixing import fit_targets
 from runner.assembly.problems import ProblemCollector
 from runner.assembly.shared import SharedData
+from runner.assembly.smallest_batch import check_smallest_batch
 from runner.callbacks import Callback
 from runner.config import callbacks
 from runner.config.settings import TrainerSettings
@@ -216,7 +217,8 @@ def make_network(given: Given, learned: Learned) -> Network:
         collector += checks.registration(config["tracking"].get("register"), task, splits, measured)
     if task and measured is not None:
         collector += checks.turns(task, measured, given.optimizers)
-    stage("model", models.check_last_batch, task, model, splits, batch_size, learned.dtype, needs=["data"])
+    trained_on = (splits, batch_size, learned.dtype, learned.strategy, learned.device)
+    stage("model", check_smallest_batch, task, model, *trained_on, needs=["data"])
     if checkpoint is None:
         load_weights = partial(load_into, uri=config["tracking"]["uri"])
         checkpoint = stage("model", load_weights, model, config["model"]["weights"])

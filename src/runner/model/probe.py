@@ -18,6 +18,9 @@ from runner.util.private import DispatchMode
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 """Layers whose result depends on the other samples of a batch."""
 
+ALONE = "more than 1 value per channel"
+"""Words of the error of these layers for a single value."""
+
 
 def parameter_count(model: nn.Module) -> int:
     """Return the number of trainable parameters."""
@@ -152,27 +155,13 @@ def largest_outputs(model: nn.Module) -> Iterator[list[int]]:
             handle.remove()
 
 
-def check_single_sample(
-    model: nn.Module, input_shape: Sequence[int], dtype: torch.dtype, samples: int, batch_size: int
-) -> None:
-    """Check that the model can be trained on a batch of one sample: the last of these samples in batches of this size.
-
-    Raises:
-        ConfigError: BatchNorm has a single value per channel, which has no variance.
-    """
+def needs_two(model: nn.Module, input_shape: Sequence[int], dtype: torch.dtype) -> bool:
+    """Return whether the model cannot be trained on a batch of one sample: BatchNorm has no variance of one value."""
     try:
         _call_copy(model, (1, *input_shape), dtype, "cpu" if _is_small(model, input_shape) else "meta")
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        key = "data.batch_size"
-        text = f"{key}={batch_size} leaves a batch of one sample, for which BatchNorm cannot compute a variance"
-        others = [size for size in range(2, min(samples, 2 * batch_size + 1) + 1) if samples % size != 1]
-        nearest = min(others, key=lambda size: abs(size - batch_size), default=None)
-        suggestion = f"write {key}={nearest}" if nearest else "train on more samples"
-        raise ConfigError(Problem(key, text, suggestion, topic="conflict")) from error
-    except Exception:  # a model that cannot run on the meta device: `check_shapes` has run it on the CPU
-        return
+    except Exception as error:  # of a model that cannot run on the meta device: `check_shapes` has run it on the CPU
+        return ALONE in str(error)
+    return False
 
 
 def _forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, int]:

@@ -47,6 +47,10 @@ class Ranked(Single):
         """The share of each batch that this process takes."""
         return Share(self.rank, self.ranks)
 
+    def normalized_parts(self, device: torch.device) -> int:
+        """Return the number of parts that BatchNorm normalises each by itself; see `prepare`."""
+        return 1 if device.type == "cuda" else self.ranks
+
     def prepare(self, model: nn.Module) -> nn.Module:
         """Let BatchNorm on GPUs use the statistics of all ranks. Rank 0 does this before the others have the config."""
         if any(weight.is_cuda for weight in model.parameters()):

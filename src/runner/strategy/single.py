@@ -36,6 +36,10 @@ class Single:
         """The share of each batch that this process takes."""
         return WHOLE
 
+    def normalized_parts(self, device: torch.device) -> int:
+        """Return the number of parts of a training batch that BatchNorm normalises each by itself."""
+        return 1
+
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return the model for this strategy, before its optimizer is made. No rank waits for another in it."""
         return model
