@@ -15,7 +15,8 @@ from helpers.training import blobs, divided, loaders, same
 from runner.data.augment import Augment, make_augment
 from runner.data.loading import Loaders
 from runner.data.source import Source
-from runner.data.splits import Splits, split
+from runner.data.splits import Splits
+from runner.data.splitting import split
 
 ALL: dict[str, Any] = {
     "crop": 3, "flip": True, "rotation": 20, "erasing": 0.5, "randaugment": {"operations": 1}, "mixup": {"alpha": 1},

@@ -29,7 +29,7 @@ from runner.data.fetch import fetch
 from runner.data.idx import IdxError, read_idx
 from runner.data.mnist import FILES, load_four_files, mnist
 from runner.data.source import Source
-from runner.data.splits import split
+from runner.data.splitting import split
 from runner.data.tensors import tensors
 from runner.loss import MSE, CrossEntropy, Loss
 from runner.runs.resume import compose_saved

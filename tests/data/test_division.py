@@ -11,7 +11,8 @@ from helpers.problems import about, problem_of, problems_of
 from helpers.training import blobs, same
 from runner.data.division import Division
 from runner.data.source import Source
-from runner.data.splits import Splits, split
+from runner.data.splits import Splits
+from runner.data.splitting import split
 from runner.data.table import table
 
 LABELS = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)

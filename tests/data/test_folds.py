@@ -12,7 +12,8 @@ from helpers.training import same
 from runner.config.schema import check_config
 from runner.data.division import Division
 from runner.data.source import Source
-from runner.data.splits import Splits, split
+from runner.data.splits import Splits
+from runner.data.splitting import split
 
 LABELS = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
 INPUTS = torch.arange(100.0).unsqueeze(1)

@@ -39,7 +39,7 @@ from runner.data.image_folder import image_folder
 from runner.data.mnist import mnist
 from runner.data.published import published
 from runner.data.source import Source
-from runner.data.splits import split
+from runner.data.splitting import split
 from runner.errors import ConfigError, TrainingError
 from runner.loss import CrossEntropy
 

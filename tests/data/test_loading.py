@@ -26,7 +26,8 @@ from runner.data.normalize import Normalize
 from runner.data.parts import part_of
 from runner.data.sampling import epoch_order
 from runner.data.source import Source
-from runner.data.splits import Splits, split
+from runner.data.splits import Splits
+from runner.data.splitting import split
 from runner.data.workers import STOPS
 from runner.device import Device
 from runner.errors import ConfigError

@@ -14,7 +14,7 @@ from runner.data.dataset_part import DatasetPart
 from runner.data.part import Part, seeded
 from runner.data.parts import part_of
 from runner.data.source import Source
-from runner.data.splits import split
+from runner.data.splitting import split
 from runner.data.tensor_part import TensorPart
 from runner.errors import ConfigError, TrainingError
 

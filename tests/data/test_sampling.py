@@ -10,7 +10,8 @@ from helpers.problems import about, problem_of
 from helpers.training import loaders, same
 from runner.data.sampling import Sampling, epoch_order
 from runner.data.source import Source
-from runner.data.splits import Splits, split
+from runner.data.splits import Splits
+from runner.data.splitting import split
 
 LABELS = torch.tensor([0] * 900 + [1] * 100)
 INPUTS = torch.arange(1000.0).unsqueeze(1)

@@ -7,7 +7,8 @@ from helpers.composed import built
 from helpers.problems import about
 from runner.data.scaling import is_image
 from runner.data.source import Source
-from runner.data.splits import Splits, split
+from runner.data.splits import Splits
+from runner.data.splitting import split
 from runner.errors import ConfigError
 
 

@@ -19,7 +19,7 @@ from runner.data.collate import Batch
 from runner.data.preprocess import Preprocess
 from runner.data.share import Padding, Share
 from runner.data.source import Source
-from runner.data.splits import split
+from runner.data.splitting import split
 from runner.data.stream_part import StreamPart
 from runner.data.stream_shares import divide
 from runner.data.streaming import StreamLoader

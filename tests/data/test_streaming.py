@@ -19,7 +19,8 @@ from helpers.sweeping import Forked
 from helpers.training import loaders, same
 from runner.data.memory import decide_in_memory
 from runner.data.source import Source
-from runner.data.splits import Splits, split
+from runner.data.splits import Splits
+from runner.data.splitting import split
 from runner.data.stream_part import StreamPart
 from runner.data.streaming import StreamLoader, StreamPosition
 from runner.device import resolve

@@ -15,7 +15,8 @@ from helpers.problems import about, problem_of
 from runner.assembly.auto_loss import choose
 from runner.data.named_path import NamedPath
 from runner.data.source import Source
-from runner.data.splits import Splits, split
+from runner.data.splits import Splits
+from runner.data.splitting import split
 from runner.data.table import table
 from runner.data.table_reader import read_frame, read_new
 from runner.data.table_rows import FittedTable, TableRows, as_tensors

@@ -11,7 +11,8 @@ from runner.data.collate import divide_pair
 from runner.data.loading import make_loaders
 from runner.data.preprocess import Preprocess
 from runner.data.source import Source
-from runner.data.splits import Splits, split
+from runner.data.splits import Splits
+from runner.data.splitting import split
 from runner.data.text import Windows, text
 from runner.errors import ConfigError
 

@@ -15,7 +15,8 @@ from helpers.training import loaders
 from runner.data.loading import TensorLoader, WorkerLoader
 from runner.data.memory import decide_in_memory
 from runner.data.source import Source
-from runner.data.splits import Splits, split
+from runner.data.splits import Splits
+from runner.data.splitting import split
 from runner.data.workers import Pinnable, read_all
 from runner.device import resolve
 from runner.util import trees

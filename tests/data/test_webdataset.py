@@ -28,7 +28,7 @@ from runner.data.loading import WorkerLoader
 from runner.data.sampling import Nearby, epoch_order
 from runner.data.share import Share
 from runner.data.source import Source
-from runner.data.splits import split
+from runner.data.splitting import split
 from runner.data.webdataset import webdataset
 from runner.errors import TrainingError
 

@@ -12,7 +12,8 @@ from runner.config.settings import EarlyStoppingSettings, TrainerSettings
 from runner.data.loading import Loaders, make_loaders
 from runner.data.preprocess import Preprocess
 from runner.data.source import Source
-from runner.data.splits import Splits, split
+from runner.data.splits import Splits
+from runner.data.splitting import split
 from runner.device import resolve
 from runner.loss import CrossEntropy, Loss
 from runner.precision import Precision

@@ -16,7 +16,8 @@ from runner.data.collate import divide_pair
 from runner.data.division import Division
 from runner.data.sampling import Sampling
 from runner.data.source import Source, names_of
-from runner.data.splits import Splits, split
+from runner.data.splits import Splits
+from runner.data.splitting import split
 from runner.data.target_scale import TargetScale, choose_target_scale
 from runner.errors import ConfigError, Problem
 from runner.loss import name_of
