@@ -20,7 +20,7 @@ from helpers.killed import measured
 from helpers.ranks import SMALL, start
 from runner.data.share import Share
 from runner.errors import ConfigError
-from runner.strategy.fsdp import find_blocks
+from runner.strategy.blocks import find_blocks
 from runner.strategy.ranked import CALLS_BETWEEN, Ranked
 from runner.sweeps.launchers.slots import make_slots
 from runner.util.ranks import Heart, Ranks

@@ -233,3 +233,38 @@ class AsksOnRankOne(Callback):
         """Ask."""
         if state.progress.step == 3 and os.environ["RANK"] == "1":
             state.request_stop("rank 1 asked for it")
+
+
+class Stacked(nn.Module):
+    """A model with methods besides `forward`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(64, 8)
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(2))
+        self.head = nn.Linear(8, 10)
+
+    def encode(self, images: Tensor) -> Tensor:
+        codes = self.stem(images.flatten(1))
+        for layer in self.layers:
+            codes = layer(codes)
+        return codes
+
+    def without_tanh(self, images: Tensor) -> Tensor:
+        codes = self.stem(images.flatten(1))
+        for layer in self.layers:
+            codes = layer[0](codes)
+        return codes
+
+
+class ByMethods(Task):
+    """A step that calls methods of the model, and not the model; `inside`: parts of its layers, and not the layers."""
+
+    def __init__(self, inside: bool = False, in_evaluation: bool = False) -> None:
+        super().__init__()
+        self.inside, self.in_evaluation = inside, in_evaluation
+
+    def step(self, model: Any, batch: Any) -> Tensor:
+        inside = self.inside or (self.in_evaluation and not self.training)
+        codes = model.without_tanh(batch[0]) if inside else model.encode(batch[0])
+        return F.cross_entropy(model.head(codes), batch[1])

@@ -223,8 +223,12 @@ FSDP_TRAINS = {
     "norms": ("model=cnn", "model.batch_norm=true", "model.channels=[4]", "model.strides=[2]"),
     "frozen": ("model.freeze=[layers.1]", "model.unfreeze_at_epoch=2", "precision=fp64", "optimizer=adamw"),
     "chosen": ("strategy.shard=[layers.1,layers.3]", "precision=fp64"),
+    "methods": (
+        "model=custom", "model._target_=helpers.tasks.Stacked", "task=custom", "task._target_=helpers.tasks.ByMethods",
+        "data.limit=101", "data.batch_size=24", "precision=fp64",
+    ),
     "skipping": ("trainer.on_nonfinite=skip", "trainer.grad_accumulation=2", "precision=fp64"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FSDP_TRAINS)
@@ -239,7 +243,7 @@ def test_what_trains_with_divided_weights(here: Path, name: str) -> None:
         assert code == 0, printed
     one, two = measured(here / "one"), measured(here / "divided")
     assert one.keys() == two.keys()
-    if name in ("frozen", "chosen", "skipping"):
+    if name in ("frozen", "chosen", "methods", "skipping"):
         assert two == pytest.approx(one, rel=1e-9)
 
 

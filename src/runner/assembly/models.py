@@ -1,6 +1,7 @@
 """Make the model of an experiment, and check it with the step of its task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from runner.assembly import checks
-from runner.assembly.step_check import check_step
+from runner.assembly.step_check import check_step, copies
 from runner.assembly.target import call, locate, signature_of
 from runner.data.collate import Batch
 from runner.data.preprocess import Preprocess
@@ -107,6 +108,38 @@ def is_plain(task: Task, splits: Splits) -> bool:
 def example(task: Task, splits: Splits, count: int, dtype: torch.dtype) -> Batch:
     """Return a batch of training samples as the loop passes them, on the CPU."""
     return Preprocess(splits.normalize, task.prepare, torch.device("cpu"), dtype)(*splits.example(count))
+
+
+def try_step(
+    task: Task,
+    model: nn.Module,
+    splits: Splits,
+    dtype: torch.dtype,
+    count: int,
+    observing: Callable[[nn.Module], AbstractContextManager[object]] = nullcontext,
+) -> None:
+    """Run a training step of some samples, without gradients: neither task and model nor the generators change.
+
+    Args:
+        task: on the CPU, like the model.
+        model: may be copied.
+        splits: the data.
+        dtype: of the weights.
+        count: of the samples.
+        observing: returns the context of the step, from the model that it runs.
+    """
+    if is_plain(task, splits):
+        probe.run_samples(model, count, splits.input_shape, dtype, observing)
+        return
+    alone = torch.random.fork_rng(devices=[])
+    with alone, torch.no_grad(), copies(task, model) as (own_task, own_model), observing(own_model):
+        own_task.measure(own_model, example(task, splits, count, dtype))
+
+
+def observe_step(strategy: Strategy, task: Task, model: nn.Module, splits: Splits, dtype: torch.dtype) -> None:
+    """Let a strategy that divides the weights see which of them a step uses where."""
+    if strategy.divides:
+        try_step(task, model, splits, dtype, 2, strategy.observing)
 
 
 def move(model: nn.Module, task: Task, device: Device) -> bool:

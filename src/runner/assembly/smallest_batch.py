@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-from runner.assembly.models import example, is_plain
-from runner.assembly.step_check import copies
+from runner.assembly.models import try_step
 from runner.data.splits import Splits
 from runner.device import Device
 from runner.errors import ConfigError, Problem
@@ -60,11 +59,8 @@ def check_smallest_batch(
 
 def needs_two(task: Task, model: nn.Module, splits: Splits, dtype: torch.dtype) -> bool:
     """Return whether a training step fails for a single sample as BatchNorm does."""
-    if is_plain(task, splits):
-        return probe.needs_two(model, splits.input_shape, dtype)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), copies(task, model) as (own_task, own_model):
-        try:
-            own_task.measure(own_model, example(task, splits, 1, dtype))
-        except Exception as error:  # any other is reported where two samples are tried
-            return probe.ALONE in str(error)
+    try:
+        try_step(task, model, splits, dtype, 1)
+    except Exception as error:  # any other is reported where two samples are tried
+        return probe.ALONE in str(error)
     return False

@@ -219,6 +219,9 @@ def make_network(given: Given, learned: Learned) -> Network:
         collector += checks.turns(task, measured, given.optimizers)
     trained_on = (splits, batch_size, learned.dtype, learned.strategy, learned.device)
     stage("model", check_smallest_batch, task, model, *trained_on, needs=["data"])
+    stage(
+        "strategy", models.observe_step, learned.strategy, task, model, splits, learned.dtype, needs=["model", "data"]
+    )
     if checkpoint is None:
         load_weights = partial(load_into, uri=config["tracking"]["uri"])
         checkpoint = stage("model", load_weights, model, config["model"]["weights"])

@@ -1,7 +1,7 @@
 """Checks of a model before training: that it fits the data, its size, its FLOPs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -155,13 +155,24 @@ def largest_outputs(model: nn.Module) -> Iterator[list[int]]:
             handle.remove()
 
 
-def needs_two(model: nn.Module, input_shape: Sequence[int], dtype: torch.dtype) -> bool:
-    """Return whether the model cannot be trained on a batch of one sample: BatchNorm has no variance of one value."""
-    try:
-        _call_copy(model, (1, *input_shape), dtype, "cpu" if _is_small(model, input_shape) else "meta")
-    except Exception as error:  # of a model that cannot run on the meta device: `check_shapes` has run it on the CPU
-        return ALONE in str(error)
-    return False
+def run_samples(
+    model: nn.Module,
+    count: int,
+    input_shape: Sequence[int],
+    dtype: torch.dtype,
+    observing: Callable[[nn.Module], AbstractContextManager[object]] = nullcontext,
+) -> None:
+    """Run samples through the model as it is, without gradients; without values if it is large.
+
+    Args:
+        model: on the CPU; its tensors do not change.
+        count: the number of samples.
+        input_shape: of one sample.
+        dtype: of the samples.
+        observing: returns the context of the forward pass.
+    """
+    device = "cpu" if _is_small(model, input_shape) else "meta"
+    _call_copy(model, (count, *input_shape), dtype, device, lambda: observing(model))
 
 
 def _forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, int]:
@@ -182,7 +193,13 @@ def _is_small(model: nn.Module, shape: Sequence[int]) -> bool:
     return size <= COMPUTED and prod(shape) <= COMPUTED_VALUES and not any(tensor.is_meta for tensor in tensors)
 
 
-def _call_copy(model: nn.Module, shape: Sequence[int], dtype: torch.dtype, device: str) -> Any:
+def _call_copy(
+    model: nn.Module,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    device: str,
+    observing: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Any:
     """Call a model with zeros of this shape, with copies of its tensors, so that these do not change.
 
     Args:
@@ -190,10 +207,11 @@ def _call_copy(model: nn.Module, shape: Sequence[int], dtype: torch.dtype, devic
         shape: with the samples.
         dtype: of the samples.
         device: the CPU, or the meta device, which computes no values.
+        observing: returns the context of the call.
     """
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     state = {name: tensor.detach().to(device, copy=True) for name, tensor in tensors.items()}
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), observing():
         return functional_call(model, state, (torch.zeros(*shape, dtype=dtype, device=device),))
 
 

@@ -1,7 +1,7 @@
 """`strategy=fsdp`: weights, gradients and optimizer state are divided between the ranks (FSDP2, `fully_shard`)."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from runner.data.collate import Batch
+from runner.errors import ConfigError, Problem, TrainingError, first_line
+from runner.strategy.blocks import find_blocks, has_weights, uses_outside
 from runner.strategy.ranked import Ranked, counted
 from runner.task import Step, Task
 from runner.util.patterns import select
@@ -20,7 +22,8 @@ from runner.util.ranks import Ranks
 
 KEY = "strategy.shard"
 
-CONTAINERS = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
+MIXED = "mixed torch.Tensor and DTensor"
+"""Words of torch's error for an operation that takes a part of a weight."""
 
 
 class FSDP(Ranked):
@@ -38,15 +41,8 @@ class FSDP(Ranked):
         super().__init__(group)
         self._blocks = blocks
         self._whole: nn.Module | None = None
-
-    def prepare(self, model: nn.Module) -> nn.Module:
-        """Prepare the model as `Ranked` does.
-
-        Raises:
-            ConfigError: a pattern matches no module.
-        """
-        self._chosen(model)
-        return super().prepare(model)
+        self._step: Any = None
+        self._left_out: set[str] = set()
 
     def divide(self, model: nn.Module, optimizer: torch.optim.Optimizer, frozen: list[nn.Parameter]) -> None:
         """Divide the weights. A block's are gathered for its forward and its backward pass, and freed again."""
@@ -57,9 +53,9 @@ class FSDP(Ranked):
         without = {id(weight): nn.Parameter(weight.detach().to("meta"), False) for weight in before.values()}
         self._whole = deepcopy(model, without)
         mesh = DeviceMesh.from_group(dist.group.WORLD, device.type)  # type: ignore[arg-type]
-        for block in self._chosen(model):
+        for block in self._chosen(model).values():
             fully_shard(block, mesh=mesh, reshard_after_forward=True)
-        fully_shard(model, mesh=mesh, reshard_after_forward=True)
+        self._step = fully_shard(_Step(model), mesh=mesh, reshard_after_forward=True)
         after = dict(model.named_parameters())
         now = {id(weight): after[name] for name, weight in before.items()}
         for group in optimizer.param_groups:
@@ -69,18 +65,52 @@ class FSDP(Ranked):
         optimizer.state.clear()  # of a checkpoint that was tried: it is restored later
         frozen[:] = [now[id(weight)] for weight in frozen]
 
-    def _chosen(self, model: nn.Module) -> list[nn.Module]:
-        if self._blocks is None:
-            return find_blocks(model)
+    def _chosen(self, model: nn.Module) -> dict[str, nn.Module]:
         modules = {name: module for name, module in model.named_modules() if name and has_weights(module)}
-        chosen = select(KEY, self._blocks, modules)
-        return [modules[name] for name in chosen if not any(name.startswith(f"{other}.") for other in chosen)]
+        if self._blocks is None:
+            found = {id(block) for block in find_blocks(model)}
+            names = [name for name, module in modules.items() if id(module) in found]
+        else:
+            matching = select(KEY, self._blocks, modules)
+            names = [name for name in matching if not any(name.startswith(f"{other}.") for other in matching)]
+        return {name: modules[name] for name in names if name not in self._left_out}
+
+    @contextmanager
+    def observing(self, model: nn.Module) -> Iterator[None]:
+        """Leave out the blocks whose weights a step uses without calling them: these are gathered for all of a step.
+
+        Raises:
+            ConfigError: such a block was asked for, or a pattern matches no module.
+        """
+        with uses_outside(model, self._chosen(model)) as outside:
+            yield
+        if outside and self._blocks is not None:
+            text = f"{KEY}: a step uses weights of {', '.join(sorted(outside))} without calling the module"
+            raise ConfigError(Problem(KEY, text, "name modules that are only called, or write null", topic="conflict"))
+        self._left_out = outside
+
+    def notes(self, model: nn.Module) -> list[str]:
+        """Return what the user should know before training."""
+        notes = super().notes(model)
+        if self._left_out:
+            names = ", ".join(sorted(self._left_out))
+            notes.append(f"weights of {names} are whole in all of a step, as it uses them without calling the module")
+        return notes
 
     def measure(self, task: Task, model: nn.Module, batch: Batch, syncs: bool = True) -> Step:
-        """Compute the step of this rank's share; see `Single`."""
-        module: Any = model
-        module.set_requires_gradient_sync(syncs)
-        return counted(task.measure(model, batch), batch)
+        """Compute the step of this rank's share; see `Single`.
+
+        Raises:
+            TrainingError: it uses weights that are not gathered, which it did not do before training.
+        """
+        self._step.set_requires_gradient_sync(syncs)
+        try:
+            return counted(self._step(task, model, batch), batch)
+        except RuntimeError as error:
+            if MIXED not in str(error):
+                raise
+            text = f"strategy=fsdp: a step used the weights of a block without calling the block: {first_line(error)}"
+            raise TrainingError(f"{text}; leave it out of {KEY}, or write strategy=ddp") from error
 
     def plain(self, value: Any) -> Any:
         """Return a state with whole tensors, on the CPU of rank 0; all ranks have to call it."""
@@ -131,6 +161,17 @@ class FSDP(Ranked):
         return own.eval()
 
 
+class _Step(nn.Module):
+    """A step as a forward pass, in which the weights outside of blocks are whole: a task may call any method."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, task: Task, model: nn.Module, batch: Batch) -> Step:
+        return task.measure(model, batch)
+
+
 def _divided_weights(model: nn.Module) -> dict[str, DTensor]:
     return {
         name: weight for name, weight in model.named_parameters(remove_duplicate=False) if isinstance(weight, DTensor)
@@ -143,35 +184,3 @@ def _like(value: Any, like: Any) -> Any:
         return value
     whole = value.to(like.device)
     return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
-
-
-def has_weights(module: nn.Module) -> bool:
-    """Return whether a module has parameters."""
-    return next(module.parameters(), None) is not None
-
-
-def find_blocks(model: nn.Module) -> list[nn.Module]:
-    """Find the repeated blocks of a model, such as its layers of attention.
-
-    They are the items of the outermost lists of modules in which a class occurs twice. A block that shares a weight
-    with another module is left out.
-    """
-    blocks: list[nn.Module] = []
-
-    def look(module: nn.Module) -> None:
-        children = [child for child in module.children() if has_weights(child)]
-        kinds = Counter(map(type, children))
-        if isinstance(module, CONTAINERS) and max(kinds.values(), default=0) > 1:
-            blocks.extend(children)
-        else:
-            for child in children:
-                look(child)
-
-    look(model)
-    uses = Counter(id(weight) for module in model.modules() for weight in module.parameters(recurse=False))
-
-    def alone(block: nn.Module) -> bool:
-        own = Counter(id(weight) for module in block.modules() for weight in module.parameters(recurse=False))
-        return all(uses[weight] == count for weight, count in own.items())
-
-    return [block for block in blocks if not isinstance(block, CONTAINERS[::2]) and alone(block)]

@@ -1,6 +1,7 @@
 """One process, which does everything: the identity, and what all strategies offer."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -43,6 +44,10 @@ class Single:
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return the model for this strategy, before its optimizer is made. No rank waits for another in it."""
         return model
+
+    def observing(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Return the context of a step that is tried before training, with a copy of the model."""
+        return nullcontext()
 
     def divide(self, model: nn.Module, optimizer: torch.optim.Optimizer, frozen: list[nn.Parameter]) -> None:
         """Divide the weights between the ranks, which have joined; the three then have this rank's parts."""
