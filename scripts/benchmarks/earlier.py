@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from measuring import Budget, Contestants, Figures, Group
-from processes import PYTHON, run, runner, whole
+from processes import PYTHON, peer, run, runner, whole
 from samples import mnist_root
 
 SWEEP = (
@@ -79,7 +79,26 @@ def groups(folder: Path, checkout: Path | None, jobs: int) -> list[Group]:
         )
         for name, (arguments, what, most) in lines.items()
     ]
-    return [*made, _mnist_fast(folder, checkout, why), _later_jobs(folder, jobs)]
+    return [*made, _saves(checkout, why), _mnist_fast(folder, checkout, why), _later_jobs(folder, jobs)]
+
+
+def _saves(checkout: Path | None, why: Callable[[], str]) -> Group:
+    """Compare how long a checkpoint of 50 million parameters and their momentum keeps training from going on."""
+
+    def prepare() -> Contestants:
+        assert checkout is not None
+        then = {"PYTHONPATH": str(checkout.resolve() / "src")}
+        return {"now": partial(peer, "large_model.blocked"), "then": partial(peer, "large_model.blocked", then)}
+
+    what, against = "50 million parameters, SGD with momentum, three checkpoints", "the earlier commit"
+    return Group(
+        prepare,
+        [
+            Budget("save_blocks", f"{what}: the wait for one", against, 0.2, "now.seconds", ["then.seconds"]),
+            Budget("save_training", f"{what}: 35 steps", against, 1.0, "now.training", ["then.training"]),
+        ],
+        unavailable=why,
+    )
 
 
 def _mnist_fast(folder: Path, checkout: Path | None, why: Callable[[], str]) -> Group:

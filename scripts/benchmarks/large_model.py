@@ -1,8 +1,12 @@
-"""The memory of a large model: a run that is resumed, and one that saves its model, against a bare loop."""
+"""A large model: the memory of runs against a bare loop, and how long its checkpoints keep training from going on."""
 
+import contextlib
 import shutil
+import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from processes import PYTHON, run
@@ -12,6 +16,14 @@ WIDTH = 5_000
 """Of three hidden layers: 50 million parameters."""
 
 BATCH, RATE, MOMENTUM = 256, 0.01, 0.9
+
+MODEL = (
+    "model=mlp", f"model.hidden=[{WIDTH},{WIDTH},{WIDTH}]", "data=digits", "device=cpu", "tracking=off",
+    "optimizer=sgd", f"optimizer.lr={RATE}", f"optimizer.momentum={MOMENTUM}",
+)  # fmt: skip
+
+BATCH_BETWEEN, BETWEEN, SAVES = 16, 10, 3
+"""Of checkpoints within an epoch: the batch size, the steps between two of them, and how many there are."""
 
 
 def bare() -> dict[str, list[float]]:
@@ -56,11 +68,38 @@ class LargeModel:
             return self._train(Path(folder) / "run", "tracking.log_model=true")
 
     def _train(self, folder: Path, *overrides: str) -> dict[str, list[float]]:
-        return _weighed(
-            "model=mlp", f"model.hidden=[{WIDTH},{WIDTH},{WIDTH}]", "data=digits", f"data.batch_size={BATCH}",
-            "device=cpu", "optimizer=sgd", f"optimizer.lr={RATE}", f"optimizer.momentum={MOMENTUM}", "trainer.epochs=1",
-            "tracking=off", f"hydra.run.dir={folder}", *overrides,
-        )  # fmt: skip
+        return _weighed(*MODEL, f"data.batch_size={BATCH}", "trainer.epochs=1", f"hydra.run.dir={folder}", *overrides)
+
+
+def blocked() -> dict[str, list[float]]:
+    """Train with checkpoints within the epoch.
+
+    Returns:
+        The seconds from each one's begin until training goes on, and those of all steps and checkpoints.
+    """
+    from runner import cli
+    from runner.training import loop
+
+    spent, steps = list[float](), list[float]()
+    save, step = loop.save_within_epoch, loop.take_step
+
+    def saving(*arguments: Any, **named: Any) -> None:
+        began = time.perf_counter()
+        save(*arguments, **named)
+        spent.append(time.perf_counter() - began)
+
+    def stepping(*arguments: Any) -> None:
+        steps.append(time.perf_counter())
+        step(*arguments)
+
+    loop.save_within_epoch, loop.take_step = saving, stepping
+    sys.argv[1:] = [
+        *MODEL, f"data.batch_size={BATCH_BETWEEN}", f"trainer.checkpoint_every_steps={BETWEEN}",
+        f"trainer.max_steps={BETWEEN * SAVES + 5}", "hydra.run.dir=run",
+    ]  # fmt: skip
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    return {"seconds": spent[:SAVES], "training": [steps[-1] - steps[0]]}
 
 
 def _weighed(*overrides: str) -> dict[str, list[float]]:

@@ -70,6 +70,14 @@ def half_of_a_checkpoint(point: str) -> None:
     torch.save = saved
 
 
+def beside_the_training(fault: Callable[[str], None]) -> Callable[[str], None]:
+    def with_a_large_model(point: str) -> None:
+        checkpoint.LARGE = 1
+        fault(point)
+
+    return with_a_large_model
+
+
 def before_the_rename(point: str) -> None:
     Checkpoints._put_in_place = at_call(5, lambda *_: die(point), Checkpoints._put_in_place)  # type: ignore[method-assign]
 
@@ -157,7 +165,9 @@ def lose_power_at(number: int, records: Path) -> None:
 FAULTS: dict[str, Callable[[str], None]] = {
     "mid-accumulation": mid_accumulation,
     "half of a checkpoint is written": half_of_a_checkpoint,
+    "half of a checkpoint is written beside the training": beside_the_training(half_of_a_checkpoint),
     "between the temporary write and the rename": before_the_rename,
+    "the best checkpoint is linked beside the training": beside_the_training(best_and_not_last),
     "the best checkpoint is linked, the last not replaced": best_and_not_last,
     "after the journal and before delivery": journal_and_no_delivery,
     "during validation": in_an_evaluation(3, evaluation),

@@ -4,6 +4,8 @@ import os
 import pickle
 import random
 import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +76,111 @@ def test_what_was_measured_is_on_the_disk_before_a_checkpoint(tmp_path: Path) ->
     assert seen == [False]
 
 
+def full_disk(*arguments: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_a_write_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state(1), best=True)
-
-    def full_disk(*arguments: Any) -> None:
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(TrainingError, match=r"No space left on device; .*last\.pt"):
         checkpoints.save(state(2), best=True)
     assert not list(tmp_path.glob(".*")), "what was written is not left to fill the disk"
     assert number(checkpoints.last) == number(checkpoints.best) == 1
+
+
+class TestWrittenBeside:
+    """A large state is written by a thread, from a copy."""
+
+    @pytest.fixture
+    def disk(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+        """A disk that is not ready until the event is set; each state counts as a large one."""
+        ready = threading.Event()
+        flush = os.fsync
+
+        def flushed(file: int) -> None:
+            assert ready.wait(30)
+            flush(file)
+
+        monkeypatch.setattr(os, "fsync", flushed)
+        monkeypatch.setattr("runner.rundir.checkpoint.LARGE", 1)
+        yield ready
+        ready.set()
+
+    def test_the_file_is_the_state_as_it_was(self, tmp_path: Path, disk: threading.Event) -> None:
+        made = state(1)
+        weights = made["model"]["w"]
+        made["model"] |= {"tied": weights, "view": weights[3:9:2], "matrix": weights.view(10, 100).t()}
+        made["progress"] |= {"metrics": [1.0, {"loss": 2.0}], "raw": bytearray(b"12")}
+        checkpoints = Checkpoints(tmp_path)
+        checkpoints.save(made, best=True, wait=False)
+        weights.zero_()
+        made["progress"]["metrics"][1]["loss"] = 0.0
+        made["progress"]["metrics"].append(3.0)
+        made["progress"]["raw"][0] = 0
+        made["model"].clear()
+        assert not checkpoints.last.exists()
+        disk.set()
+        checkpoints.wait()
+        for path in (checkpoints.last, checkpoints.best):
+            saved = load(path)
+            model = saved["model"]
+            assert saved["progress"] == {"epoch": 1, "metrics": [1.0, {"loss": 2.0}], "raw": bytearray(b"12")}
+            assert (model["w"].sum(), model["view"].tolist(), model["matrix"].stride()) == (1000, [1.0] * 3, (1, 100))
+            assert len({tensor.untyped_storage().data_ptr() for tensor in model.values()}) == 1
+
+    def test_it_is_the_same_file(self, tmp_path: Path, disk: threading.Event) -> None:
+        disk.set()
+        for name, wait in (("beside", False), ("at once", True)):
+            checkpoints = Checkpoints(tmp_path / name)
+            checkpoints.save(state(1), best=False, wait=wait)
+            checkpoints.wait()
+        assert (tmp_path / "beside" / "last.pt").read_bytes() == (tmp_path / "at once" / "last.pt").read_bytes()
+
+    def test_the_next_one_waits_and_so_does_who_asks_for_the_newest(
+        self, tmp_path: Path, disk: threading.Event
+    ) -> None:
+        checkpoints = Checkpoints(tmp_path, keep=2)
+        checkpoints.save(state(1), best=False, wait=False)
+        threading.Timer(0.2, disk.set).start()
+        checkpoints.save(state(2), best=False, wait=False)
+        assert number(checkpoints.newest() or tmp_path) == 2
+        assert number(tmp_path / "last-1.pt") == 1
+
+    def test_a_write_that_fails_is_told_at_the_next_wait_once(
+        self, tmp_path: Path, disk: threading.Event, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        disk.set()
+        checkpoints = Checkpoints(tmp_path)
+        checkpoints.save(state(1), best=True, wait=False)
+        checkpoints.wait()
+        monkeypatch.setattr(os, "fsync", full_disk)
+        for wait in (checkpoints.wait, checkpoints.newest, lambda: checkpoints.save(state(3), best=True)):
+            checkpoints.save(state(2), best=True, wait=False)
+            with pytest.raises(TrainingError, match=r"No space left on device; .*last\.pt"):
+                wait()
+            checkpoints.wait()
+            assert not list(tmp_path.glob(".*"))
+            assert number(checkpoints.last) == number(checkpoints.best) == 1
+
+    @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+    @pytest.mark.parametrize("kind", ("small", "sparse", "no memory for a copy"))
+    def test_others_are_written_at_once(
+        self, tmp_path: Path, disk: threading.Event, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        disk.set()
+        made = state(1)
+        if kind == "small":
+            monkeypatch.setattr("runner.rundir.checkpoint.LARGE", 5000)
+        elif kind == "sparse":
+            made["model"]["s"] = torch.eye(3).to_sparse()
+        else:
+            monkeypatch.setattr("runner.util.snapshot.MEMORY_SHARE", 0.0)
+        checkpoints = Checkpoints(tmp_path)
+        monkeypatch.setattr(checkpoints._thread, "submit", refuse)
+        checkpoints.save(made, best=False, wait=False)
+        assert number(checkpoints.last) == 1
 
 
 @pytest.mark.parametrize("damage", ["truncated", "one byte", "empty"])

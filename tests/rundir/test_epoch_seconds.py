@@ -121,10 +121,10 @@ class TestTraining:
         killed = training(folder, epochs=5)
         save = killed.checkpoints.save
 
-        def save_two(state: dict[str, Any], best: bool) -> None:
+        def save_two(state: dict[str, Any], best: bool, wait: bool) -> None:
             if killed.progress.epoch == 4:
                 raise KeyboardInterrupt
-            save(state, best)
+            save(state, best, wait)
 
         killed.checkpoints.save = save_two  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):

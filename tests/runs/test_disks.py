@@ -61,7 +61,12 @@ class TestFullDisks:
         assert_ended_the_same(folder, whole)
         assert_delivered(uri, folder)
 
-    def test_a_checkpoint_cannot_be_written(self, here: Path, empty_store: Path) -> None:
+    @pytest.mark.parametrize("beside", (False, pytest.param(True, marks=pytest.mark.soak)))
+    def test_a_checkpoint_cannot_be_written(
+        self, here: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, beside: bool
+    ) -> None:
+        if beside:
+            monkeypatch.setattr("runner.rundir.checkpoint.LARGE", 1)
         uri = copy_store(empty_store, here / "outputs")
         code, printed = Forked(here, *EVERYTHING, prepare=partial(limited, 10_000)).wait()
         folder = run_folder(here)

@@ -36,7 +36,8 @@ def killed_at(point: str, here: Path, empty_store: Path) -> tuple[Path, str]:
     return run_folder(here), uri
 
 
-OFTEN = ("half of a checkpoint is written", "the best checkpoint is linked, the last not replaced",
+OFTEN = ("half of a checkpoint is written", "half of a checkpoint is written beside the training",
+         "the best checkpoint is linked, the last not replaced",
          "after the journal and before delivery", "after the test, before the result",
          "after the result, before its end is recorded")  # fmt: skip
 """Points at which the default suite kills; it resumes from most of the others elsewhere, and the soak from all."""

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import re
 import time
 from collections import Counter
@@ -26,7 +27,7 @@ from runner.rundir.checkpoint import Checkpoints
 from runner.scheduler import Schedule, cosine, cosine_restarts
 from runner.training.evaluation import evaluate
 from runner.training.loop import fit, train_batches
-from runner.training.saving import restore
+from runner.training.saving import restore, save
 from runner.training.state import Interrupted, Training
 
 
@@ -445,6 +446,46 @@ def test_validation_and_checkpoints_within_an_epoch_are_not_training_time(tmp_pa
         state.checkpoints = Checkpoints(tmp_path, before=lambda: time.sleep(0.3))
     fit(state)
     assert state.progress.trained_seconds < 0.3  # of at least 0.9
+
+
+def test_checkpoints_that_are_written_beside_resume_the_same_and_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun(folder: str, stop: Stop | None = None) -> Training:
+        more = {"validate_every_steps": 2, "checkpoint_every_steps": 1, "ema_decay": 0.9, "keep_checkpoints": 20}
+        return training(tmp_path / folder, model=net(dropout=0.3), epochs=3, stop=stop, **more)
+
+    def slow(file: int) -> None:
+        time.sleep(0.01)
+        flush(file)
+
+    whole = begun("whole")
+    fit(whole)
+    flush = os.fsync
+    monkeypatch.setattr(os, "fsync", slow)
+    monkeypatch.setattr(checkpoint, "LARGE", 1)
+    stopped = begun("stopped", Stop(after=9))
+    with pytest.raises(Interrupted):
+        fit(stopped)
+    folder = stopped.checkpoints.folder
+    assert checkpoint.load(folder / "last.pt")["progress"]["step"] == stopped.progress.step
+    for path in folder.glob("last*.pt"):
+        resumed = begun(path.stem)
+        restore(resumed, checkpoint.load(path))
+        fit(resumed)
+        for name in ("last.pt", "best.pt"):
+            ends = [checkpoint.load(run.checkpoints.folder / name) for run in (resumed, whole)]
+            assert same(*map(exact_state, ends))
+
+
+def test_large_weights_are_not_taken_for_infinite_ones(tmp_path: Path) -> None:
+    state = training(tmp_path, model=net())
+    with torch.no_grad():
+        state.model[3].bias.fill_(3e38)  # their sum is infinite
+        save(state, best=False)
+        state.model[3].bias[1] = math.inf
+    with pytest.raises(TrainingError, match="a weight is nan"):
+        save(state, best=False)
 
 
 def test_the_learning_rate_is_logged_as_it_was(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints: tensors and primitives in a zip container, written atomically.
 
 `last.pt` is replaced by renaming a complete file. Earlier ones are `last-1.pt`, `last-2.pt`, ... `best.pt` is a
-link to the checkpoint of the best epoch.
+link to the checkpoint of the best epoch. That of a large model is written by a thread, from a copy.
 """
 
 import contextlib
@@ -10,19 +10,19 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from runner import __version__
 from runner.errors import TrainingError, first_line
 from runner.rundir import layout
 from runner.rundir.folders import display_path
-from runner.util.buffers import load_buffers, load_module, unsaved_buffers
 from runner.util.files import hard_link, open_to_read
 from runner.util.primitives import StateError, decode, encode, find_unreadable, without_tensor_data
+from runner.util.snapshot import snapshot
 
 log = logging.getLogger("runner")
 
@@ -33,6 +33,8 @@ KEYS = ("model", "optimizer", "scheduler", "scaler", "ema", "rng", "progress", "
 OPTIONAL = ("buffers", "loss", "task", "data", "preprocessing", "callbacks")
 """Left out if they are empty."""
 
+LARGE = 64 << 20
+"""The bytes of tensors from which a state is written beside the training: below, a write takes 0.1 s."""
 
 NOT_SAVABLE = (
     "which a checkpoint cannot hold: it holds tensors, NumPy arrays, generators, numbers, texts and containers of them"
@@ -70,20 +72,47 @@ class Checkpoints:
         self.folder, self.keep, self._before = folder, keep, before
         self.last, self.best = folder / layout.LAST, folder / layout.BEST
         self._read_back = False
+        self._thread = ThreadPoolExecutor(1, "checkpoint")  # it starts with the first task
+        self._writing: Future[None] | None = None
 
-    def save(self, state: dict[str, Any], best: bool) -> None:
+    def save(self, state: dict[str, Any], best: bool, wait: bool = True) -> None:
         """Write the state as the last checkpoint, and as the best one if `best`. The first one is read back.
+
+        Args:
+            state: may change once this returns.
+            best: it is the best so far.
+            wait: return when it is written. Otherwise a large state is copied, and written by a thread, one at a time.
 
         Raises:
             TrainingError: it cannot be written, for example because the disk is full, or could not be read again;
-                the checkpoint before it is unchanged.
+                the checkpoint before it is unchanged. Or the one before could not be written.
         """
+        self.wait()
         self._before()
-        fresh = self.folder / ".last.pt.tmp"
         try:
             encoded = {key: encode(part, key) for key, part in state.items()}
         except StateError as error:
             raise TrainingError(f"{error}, {NOT_SAVABLE}") from error
+        copied = snapshot(encoded, LARGE) if not wait else None
+        if copied is not None:
+            self._writing = self._thread.submit(self._write, copied, best)
+        else:
+            self._write(encoded, best)
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written.
+
+        Raises:
+            TrainingError: as `save` does; told once.
+        """
+        if self._writing is not None:
+            error = self._writing.exception()
+            self._writing = None
+            if error is not None:
+                raise error
+
+    def _write(self, encoded: dict[str, Any], best: bool) -> None:
+        fresh = self.folder / ".last.pt.tmp"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             fresh.unlink(missing_ok=True)
@@ -109,7 +138,8 @@ class Checkpoints:
             ) from error
 
     def newest(self) -> Path | None:
-        """Return the last checkpoint, as the last good one; None if there is none yet."""
+        """Return the last checkpoint, as the last good one, when it is written; None if there is none yet."""
+        self.wait()
         return self.last if self.last.exists() else None
 
     def _read(self, fresh: Path, encoded: dict[str, Any]) -> None:
@@ -167,7 +197,7 @@ class Checkpoints:
 class NoCheckpoints(Checkpoints):
     """Those of a rank that writes none: rank 0 does."""
 
-    def save(self, state: dict[str, Any], best: bool) -> None:
+    def save(self, state: dict[str, Any], best: bool, wait: bool = True) -> None:
         """Write nothing."""
 
 
@@ -245,46 +275,3 @@ def _is_pickle(path: Path) -> bool:
             return file.read(1) == pickle.PROTO
     except OSError:
         return False
-
-
-def best_weights(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the weights to evaluate: the averaged ones if the checkpoint has them."""
-    averaged = state["ema"]
-    return dict(averaged["weights"] if averaged else state["model"])
-
-
-def weight_buffers(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the buffers of `best_weights` that `state_dict` leaves out, by their names."""
-    return dict(state.get("buffers", {}).get("ema" if state["ema"] else "model", {}))
-
-
-LOSS_PREFIX = "loss."  # of the names of a task's loss among those of the task
-
-
-def task_state(task: nn.Module) -> dict[str, dict[str, Any]]:
-    """Return the state of a task under the keys of a checkpoint: `loss` for its loss, `task` for all else."""
-    return _divided(task.state_dict())
-
-
-def task_buffers(task: nn.Module) -> dict[str, dict[str, Any]]:
-    """Return the buffers that `task_state` leaves out, under the same keys."""
-    return _divided(unsaved_buffers(task))
-
-
-def load_task(task: nn.Module, state: Mapping[str, Any]) -> None:
-    """Load a task's state from a checkpoint; without one the task is unchanged."""
-    saved, buffers = _joined(state), _joined(state.get("buffers", {}))
-    if saved:
-        load_module(task, saved, buffers)
-    else:
-        load_buffers(task, buffers)
-
-
-def _divided(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(LOSS_PREFIX)}
-    of_loss = {name.removeprefix(LOSS_PREFIX): tensor for name, tensor in tensors.items() if name not in own}
-    return {"loss": of_loss, "task": own}
-
-
-def _joined(parts: Mapping[str, Any]) -> dict[str, Any]:
-    return {**{LOSS_PREFIX + name: tensor for name, tensor in parts.get("loss", {}).items()}, **parts.get("task", {})}

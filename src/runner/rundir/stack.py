@@ -50,7 +50,7 @@ class MemberCheckpoints(Checkpoints):
         self._best: dict[str, Any] | None = None
         self._written: dict[str, Any] | None = None
 
-    def save(self, state: dict[str, Any], best: bool) -> None:
+    def save(self, state: dict[str, Any], best: bool, wait: bool = True) -> None:
         """Copy the state, whose tensors are parts of larger ones. Its generators are not copied: no step uses them."""
         try:
             rng = _encoded(state["rng"])

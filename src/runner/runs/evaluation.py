@@ -13,7 +13,8 @@ from runner.assembly.experiment import Experiment
 from runner.config.hydra_job import without_hydra
 from runner.data.loading import Loader
 from runner.errors import ConfigError, Problem
-from runner.rundir.checkpoint import Checkpoints, load_task
+from runner.rundir.checkpoint import Checkpoints
+from runner.rundir.checkpoint_parts import load_task
 from runner.runs import resume
 from runner.runs.code_changes import warn_of_changes
 from runner.runs.per_sample import write_samples

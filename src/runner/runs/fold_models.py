@@ -14,7 +14,7 @@ from runner.assembly.experiment import Experiment
 from runner.data.part import Part
 from runner.errors import ConfigError, Problem
 from runner.loss import Loss, answers, outputs_of
-from runner.rundir.checkpoint import load_task
+from runner.rundir.checkpoint_parts import load_task
 from runner.runs.columns import answers_classes
 from runner.runs.evaluation import compose_again, make_state
 from runner.runs.per_sample import batches, write_outputs

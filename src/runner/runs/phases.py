@@ -13,7 +13,7 @@ from typing import Any
 from runner.assembly.experiment import Experiment
 from runner.config import store_variable
 from runner.device import give_back_memory
-from runner.errors import describe_error
+from runner.errors import TrainingError, describe_error
 from runner.rundir import layout
 from runner.rundir.checkpoint import Checkpoints, load
 from runner.rundir.folders import shell_path
@@ -166,6 +166,10 @@ class Run:
     def close(self) -> Outcome:
         """Write the result, report it, and wait for the upload."""
         self._stop.hold()
+        try:
+            self.state.checkpoints.wait()  # that of a large model, if an error has ended training meanwhile
+        except TrainingError as error:
+            log.error("error: %s", error)
         if self._watch is not None:
             self._watch.close()
         return _close(

@@ -16,7 +16,7 @@ from runner.loss import answers
 from runner.model.lora import add_adapters, is_adapted, merge
 from runner.model.pretrained import weights_unwanted
 from runner.precision import Precision
-from runner.rundir.checkpoint import load_task
+from runner.rundir.checkpoint_parts import load_task
 from runner.runs import columns, new_samples
 from runner.runs.code_changes import warn_of_changes
 from runner.runs.new_samples import NewSamples

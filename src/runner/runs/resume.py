@@ -21,7 +21,8 @@ from runner.config.overrides import last_value, typed_store
 from runner.errors import ConfigError, Problem
 from runner.optimizer import load_state
 from runner.rundir import layout, stack
-from runner.rundir.checkpoint import CheckpointError, Checkpoints, load_task
+from runner.rundir.checkpoint import CheckpointError, Checkpoints
+from runner.rundir.checkpoint_parts import load_task
 from runner.rundir.folders import display_path, shell_path
 from runner.rundir.manifest import FOLDER, has_manifest, manifest_of
 from runner.rundir.manifest import NAME as MANIFEST

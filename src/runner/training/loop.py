@@ -45,8 +45,9 @@ def fit(state: Training) -> str | None:
             with state.span("epoch"):
                 reason = run_epoch(state)
         except Interrupted:
-            save_within_epoch(state)  # raised only between two steps, so training can resume here
+            save_within_epoch(state, wait=True)  # raised only between two steps, so training can resume here
             raise
+    state.checkpoints.wait()
     state.callbacks.at_end(state)
     return reason
 
@@ -251,7 +252,7 @@ def finish_epoch(state: Training, last: bool) -> None:
         progress.out_of_turn = progress.epoch
     progress.end_epoch(state.strategy.sum(state.sums.samples))
     if checkpoint_due:
-        save(state, best)
+        save(state, best, wait=last)
 
 
 def measure_epoch(state: Training, train: bool, val: bool) -> tuple[Metrics, Metrics]:

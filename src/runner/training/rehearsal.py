@@ -276,8 +276,10 @@ class _Memory:
     def __init__(self) -> None:
         self._state: dict[str, Any] = {}
 
-    def save(self, state: dict[str, Any], best: bool) -> None:
+    def save(self, state: dict[str, Any], best: bool, wait: bool = True) -> None:
         self._state = state
+
+    def wait(self) -> None: ...
 
     def content(self) -> bytes:
         """Return the content of the file."""

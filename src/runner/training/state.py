@@ -98,7 +98,7 @@ class Training:
         forward: passed to the task in place of `model`; `torch.compile` replaces it.
         eval_forward: passed to the task in place of `eval_model`; `torch.compile` replaces it.
         span: names a part of training; `profiling.Profiler` replaces it.
-        after_save: called after a checkpoint is written; `hidden.Watch` replaces it.
+        after_save: called after a checkpoint is written, or copied to be; `hidden.Watch` replaces it.
         fixed_rng: the states of all generators where training draws from none of them, and other trainings share the
             process; None: those at the time of a checkpoint.
     """
