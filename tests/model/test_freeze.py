@@ -72,11 +72,12 @@ def test_what_the_model_itself_has_frozen_is_not_unfrozen() -> None:
     model.backbone[0].weight.requires_grad_(False)
     frozen = freeze(model, ["backbone"], until=2)
     assert model.backbone[0].bias.requires_grad, "until training starts"
-    assert not frozen.at_epoch(1) and not model.backbone[0].bias.requires_grad
-    assert frozen.at_epoch(2) and model.backbone[0].bias.requires_grad
+    frozen.at_epoch(1)
+    assert not model.backbone[0].bias.requires_grad
+    frozen.at_epoch(2)
+    assert model.backbone[0].bias.requires_grad
     assert not model.backbone[0].weight.requires_grad
     assert model.backbone[1].training and type(model.backbone[1]) is nn.BatchNorm1d
-    assert not frozen.at_epoch(3)
 
 
 def test_nothing_is_left_to_train() -> None:

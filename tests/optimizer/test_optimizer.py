@@ -1,5 +1,6 @@
 import copy
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import Called
 from helpers.composed import accuracy, built, trained
 from helpers.problems import about
 from helpers.training import blobs, divided, exact_state, net, same, training
@@ -19,6 +21,7 @@ from runner.optimizer import (
     complete_momentum,
     hidden_weights,
     label,
+    load_state,
     muon,
     supports_fused,
     trainable,
@@ -345,16 +348,42 @@ def test_gradients_are_forgotten_and_an_optimizer_s_own_way_is_taken() -> None:
 
 
 @pytest.mark.parametrize("dampening", (0.0, 0.5))
-def test_the_fused_kernel_steps_a_parameter_whose_first_gradient_comes_later(dampening: float) -> None:
+@pytest.mark.parametrize("loads", [False, True])
+def test_the_fused_kernel_steps_a_parameter_whose_first_gradient_comes_later(dampening: float, loads: bool) -> None:
     def train(fused: bool) -> list[torch.Tensor]:
         weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
         optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9, dampening=dampening, fused=fused)
+        if not loads:
+            complete_momentum(optimizer)
         for step in range(4):
             for weight in weights[: 1 if step < 2 else 2]:
                 weight.grad = torch.full((3,), step + 1.0)
-            complete_momentum(optimizer)
             optimizer.step()
+            if loads and step == 1:  # saved by an earlier version, which made no momentum before the first gradient
+                load_state(optimizer, copy.deepcopy(optimizer.state_dict()))
         return [weight.detach() for weight in weights]
 
     for one, other in zip(train(True), train(False), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_branch_that_the_first_batches_do_not_take_is_trained(
+    here: Path, runner: Callable[..., Called], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(here)
+    (here / "late.py").write_text(
+        "import torch\n"
+        "class Late(torch.nn.Module):\n"
+        "    def __init__(self, num_outputs: int):\n"
+        "        super().__init__()\n"
+        "        self.early = torch.nn.Linear(64, num_outputs)\n"
+        "        self.late = torch.nn.Sequential(torch.nn.Linear(64, 200), torch.nn.Linear(200, num_outputs))\n"
+        "        self.register_buffer('batches', torch.zeros(()))\n"
+        "    def forward(self, inputs):\n"
+        "        self.batches += self.training\n"
+        "        flat = inputs.flatten(1)\n"
+        "        return self.early(flat) + (self.late(flat) if self.batches > 3 else 0)\n"
+    )
+    options = ("optimizer=sgd", "optimizer.momentum=0.9", "trainer.epochs=1", "tracking=off")
+    called = runner("model=custom", "model._target_=late.Late", *options)
+    assert called.code == 0, called.err

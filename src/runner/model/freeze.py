@@ -35,17 +35,13 @@ class Freeze:
         note = f"; {self.note}" if self.note else ""
         return f"{count:,} parameters in {len(self.parameters)} tensors{resting}{until}{note}"
 
-    def at_epoch(self, epoch: int) -> bool:
-        """Freeze or unfreeze, as this epoch has it; returns whether it unfreezes what was frozen."""
-        if not self.parameters and not self.resting:
-            return False
+    def at_epoch(self, epoch: int) -> None:
+        """Freeze or unfreeze, as this epoch has it."""
         frozen = self.until is None or epoch < self.until
-        changes = [parameter for parameter in self.parameters if parameter.requires_grad is frozen]
-        for parameter in changes:
+        for parameter in self.parameters:
             parameter.requires_grad_(not frozen)
         for module in self.resting:
             (_rest if frozen else _wake)(module)
-        return bool(changes) and not frozen
 
 
 def freeze(model: nn.Module, patterns: Sequence[str], until: int | None = None) -> Freeze:

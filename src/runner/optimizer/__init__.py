@@ -44,22 +44,19 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def complete_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Let parameters that get their first gradient later than others have a momentum, of zeros.
+    """Give all parameters that SGD's fused kernel trains a momentum, of zeros, which changes no step.
 
-    SGD's fused kernel fails on a group of which only some have one (torch 2.14). The first step is the same, but with
-    dampening, which it leaves out: such a group is stepped without the kernel.
+    The kernel fails on a group of which only some have one (torch 2.14), such as where a branch of the model, or a
+    layer that was frozen, gets its first gradient later. Dampening leaves out the first step: with it, the kernel is
+    not used.
     """
     for group in optimizer.param_groups:
         if not group.get("fused") or not group.get("momentum"):
             continue
-        lacking = [weight for weight in group["params"] if optimizer.state[weight].get("momentum_buffer") is None]
-        if len(lacking) == len(group["params"]):
-            continue
-        if lacking and group["dampening"]:
-            group["fused"] = False
-            continue
-        for weight in lacking:
-            optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        group["fused"] = not group["dampening"]
+        for weight in group["params"] if group["fused"] else ():
+            if optimizer.state[weight].get("momentum_buffer") is None:
+                optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
 
 def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -76,6 +73,7 @@ def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         loaded = optimizer.state.get(parameter)
         if isinstance(loaded, dict) and number in state["state"]:
             loaded.update(_as_saved(state["state"][number], loaded, parameter.device))
+    complete_momentum(optimizer)  # a checkpoint of an earlier version may lack some
 
 
 def _only_castable(value: Any) -> Any:

@@ -126,7 +126,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.parameters = [*trainable(self.model), *self.task.own_parameters()]  # and those frozen until a later epoch
-        self.freeze.at_epoch(self.progress.epoch)
+        self.unfreeze()
         self.task.autocasts = self.precision.autocast_dtype is not None
         self.weight: Tensor | int = 0
         self.has_named_groups = bool(rates(self.optimizer))
@@ -173,10 +173,7 @@ class Training:
 
     def unfreeze(self) -> None:
         """Freeze or unfreeze what the epoch in progress asks for."""
-        if self.freeze.at_epoch(self.progress.epoch):
-            optimizers = self.optimizer.by_name.values() if isinstance(self.optimizer, Several) else [self.optimizer]
-            for optimizer in optimizers:
-                complete_momentum(optimizer)
+        self.freeze.at_epoch(self.progress.epoch)
 
     def request_stop(self, reason: str) -> None:
         """End training after the step or epoch in progress, as FINISHED; the first reason is printed.
@@ -215,6 +212,7 @@ def make_training(
 ) -> Training:
     """Create the training of an experiment, with its checkpoints, log, display and stop request."""
     experiment.strategy.divide(experiment.model, experiment.optimizer, experiment.freeze.parameters)
+    complete_momentum(experiment.optimizer)
     return Training(
         model=experiment.model,
         task=experiment.task,
