@@ -6,6 +6,7 @@ torch imports by itself, as `tpu`.
 
 import contextlib
 import ctypes
+import gc
 import importlib.util
 import os
 import shutil
@@ -125,6 +126,14 @@ class Device:
         if self.torch.type == "cuda" and importlib.util.find_spec("triton") is None:
             text = "trainer.compile=true requires the package triton, and it is not installed"
             raise ConfigError(Problem(key, text, f"install triton, or {without}", topic="unavailable"))
+
+    def release_memory(self) -> None:
+        """Free what only an error still refers to, and let the allocator give back what it keeps of freed tensors."""
+        gc.collect()
+        if self.torch.type == "cpu":
+            give_back_memory()
+        else:
+            torch.accelerator.memory.empty_cache()
 
     def reset_peak_memory(self) -> None:
         """Start the peak of `peak_memory` again."""

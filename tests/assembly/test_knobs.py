@@ -215,6 +215,7 @@ SHOWN_ELSEWHERE = {
     "trainer.compile": "test_compilation.py",
     "trainer.callbacks": "test_callbacks.py",
     "trainer.activation_checkpointing": "test_recomputation.py",
+    "trainer.on_oom": "test_micro_batches.py",
     "data.cache": "test_image_cache.py",
     "data.shuffle_window": "test_webdataset.py",
     "data.download_limit": "test_webdataset.py",

@@ -119,7 +119,7 @@ def test_each_number_of_a_list_is_checked(choices: list[str], key: str) -> None:
     [
         "resume_mode", "data.in_memory", "data.augment.flip", "data.header", "data.target_type", "data.scale_targets",
         "precision.name", "trainer.on_nonfinite", "tracking.name", "sweep.on_failure", "sweep.direction",
-        "sweep.artifacts",
+        "sweep.artifacts", "trainer.on_oom",
     ],
 )  # fmt: skip
 def test_every_choice_is_checked(key: str) -> None:

@@ -105,6 +105,7 @@ def settings(**changed: Any) -> TrainerSettings:
         "profile_steps": None,
         "log_norms": False,
         "activation_checkpointing": None,
+        "on_oom": "fail",
         "early_stopping": EarlyStoppingSettings(patience=None, min_delta=0.0),
     }
     assert not set(changed) - set(values)

@@ -317,7 +317,7 @@ class TestEnds:
         (error,) = called.errors
         assert error.startswith(
             "error: out of memory: could not allocate 4503599.6 GB, with data.batch_size=24 on cpu; "
-            f"write {smaller} (the same steps), precision=amp, "
+            f"write trainer.on_oom=accumulate, {smaller} (the same steps), precision=amp, "
         )
         result = json.loads((run_folder(here) / "result.json").read_text())
         assert (result["status"], result["error"]) == ("FAILED", error.removeprefix("error: "))

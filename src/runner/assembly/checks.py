@@ -19,7 +19,7 @@ from runner.rundir import energy
 from runner.rundir.checkpoint import find_unsavable
 from runner.scheduler import Schedule
 from runner.strategy import Strategy
-from runner.task import Step, Task, names_on
+from runner.task import Step, Task, names_on, takes_larger_batches
 from runner.task.supervised import Supervised
 
 VALUES_SHOWN = 6
@@ -327,6 +327,33 @@ def engine(
     ]
     if problems:
         raise ConfigError(*problems)
+
+
+def why_no_parts(
+    strategy: Strategy, trainer: TrainerSettings, task: Task, optimizer: torch.optim.Optimizer
+) -> str | None:
+    """Return why batches cannot be computed in parts with the same gradient; None if they can."""
+    if strategy.ranks > 1 or strategy.divides:
+        return f"with strategy={strategy.name}, the ranks wait for each other in a step"
+    if trainer.compile:
+        return "with trainer.compile=true, the model is compiled for the batches of the run"
+    if isinstance(optimizer, Several):
+        return "with several optimizers, a step has a backward pass for each"
+    if not takes_larger_batches(task):
+        return f"the class {type(task).__name__} does not say larger_batches = True: samples may depend on each other"
+    return None
+
+
+def parts(strategy: Strategy, trainer: TrainerSettings, task: Task, optimizer: torch.optim.Optimizer) -> None:
+    """Check that batches can be computed in parts if `trainer.on_oom` asks for it.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    key = "trainer.on_oom"
+    if trainer.on_oom == "accumulate" and (reason := why_no_parts(strategy, trainer, task, optimizer)):
+        instead = f"write {key}=fail, and a smaller data.batch_size with trainer.grad_accumulation"
+        raise ConfigError(Problem(key, f"{key}=accumulate: {reason}", instead, topic="conflict"))
 
 
 def shares(strategy: Strategy, splits: Splits, batch_size: int) -> None:

@@ -249,6 +249,7 @@ def make_optimization(given: Given, learned: Learned, network: Network) -> Optim
         optimizer = stage("optimizer", optimization.make_optimizer, config["optimizer"], model, task, network.device)
     scaled = learned.precision is not None and learned.precision.scaler is not None
     stage("strategy", checks.engine, learned.strategy, given.trainer, scaled, task, optimizer)
+    stage("trainer", checks.parts, learned.strategy, given.trainer, task, optimizer)
     make_schedule = partial(optimization.make_schedule, batch_size=config["data"]["batch_size"])
     paced = (config["scheduler"], optimizer, given.trainer, task, network.splits)
     schedule = stage("scheduler", make_schedule, *paced, needs=["trainer", "data"])

@@ -85,6 +85,7 @@ NEW_KEYS = {
     "model.lora.dropout": "0.0", "model.lora.train": "null", "optimizer.groups": "{}", "optimizer.no_decay": "false",
     "optimizer.layer_decay": "null", "optimizers": "{}", "metrics": "[]", "trainer.callbacks": "null",
     "trainer.log_norms": "false", "trainer.activation_checkpointing": "null",
+    "trainer.on_oom": "fail",
     "trainer.steps_per_epoch": "null", "tracking.register": "null",
     "data.split": "random", "data.split_by": "null", "data.folds": "null", "data.fold": "null",
     "data.sampler": "shuffle", "data.sample_weight": "null",

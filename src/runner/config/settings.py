@@ -92,6 +92,7 @@ class TrainerSettings:
     callbacks: Any = None
     log_norms: bool = False
     activation_checkpointing: list[str] | None = None
+    on_oom: Annotated[str, Choice(("fail", "accumulate"))] = "fail"
 
 
 @dataclass

@@ -11,7 +11,7 @@ from runner.training.attributes import held_generators
 MAY_CHANGE = (
     "trainer.epochs", "trainer.max_steps", "trainer.max_time", "trainer.early_stopping.", "trainer.log_every_",
     "trainer.checkpoint_every_", "trainer.keep_checkpoints", "trainer.detect_anomaly",
-    "trainer.profile_steps", "trainer.log_norms", "trainer.activation_checkpointing",
+    "trainer.profile_steps", "trainer.log_norms", "trainer.activation_checkpointing", "trainer.on_oom",
     "tracking.name", "tracking.uri", "tracking.log_", "tracking.wait",
     "tracking.tags", "tracking.description", "tracking.register", "runner.", "metrics",
     "data.root", "data.path", "data.val_path", "data.test_path", "data.num_workers", "data.in_memory",

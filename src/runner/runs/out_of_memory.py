@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from runner.assembly import checks
 from runner.assembly.experiment import Experiment
 from runner.errors import describe_error, first_line, is_out_of_memory, to_one_line
 from runner.model.probe import BATCH_NORM
@@ -28,6 +29,9 @@ def _suggestion(experiment: Experiment) -> str:
     """Name the keys that need less memory and are not set, those first that change the result least."""
     batch, accumulated = experiment.config["data"]["batch_size"], experiment.trainer.grad_accumulation
     choices = []
+    why_not = checks.why_no_parts(experiment.strategy, experiment.trainer, experiment.task, experiment.optimizer)
+    if experiment.trainer.on_oom == "fail" and batch > 1 and why_not is None:
+        choices.append("trainer.on_oom=accumulate")
     if batch // 2 >= experiment.strategy.ranks:
         smaller = f"data.batch_size={batch // 2} trainer.grad_accumulation={2 * accumulated}"
         same = batch % 2 == 0 and not any(map(_is_batch_norm, experiment.model.modules()))

@@ -37,7 +37,7 @@ from runner.util import terminal
 from runner.util.files import write_atomically
 from runner.util.redaction import redact
 from runner.util.stopping import Stop
-from runner.util.tags import PAUSED
+from runner.util.tags import MICRO_BATCH_TAG, PAUSED
 
 log = logging.getLogger("runner")
 
@@ -252,6 +252,8 @@ def _close(
     try:
         if outcome.error is not None:
             tracker.tag({ERROR: outcome.error})
+        if state.progress.micro_batch is not None:
+            tracker.tag({MICRO_BATCH_TAG: str(state.progress.micro_batch)})
         if outcome.status == "FINISHED":  # only now: a resumed run then has the metrics of one that never stopped
             tracker.log(report.best_metrics(state, folder, test_metrics), state.progress.best_epoch)
         code.complete()

@@ -170,6 +170,7 @@ def write_result(
         "epochs": progress.finished_epochs,
         "best_epoch": progress.best_epoch,
         "steps": progress.step,
+        **({} if progress.micro_batch is None else {"micro_batch_size": progress.micro_batch}),
         "parameters": parameter_count(experiment.model),
         **({"task_parameters": own} if (own := task_parameters(task)) else {}),
         "flops_per_sample": experiment.cost.flops,

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from runner.data.collate import Batch
 from runner.data.loading import Loader
 from runner.data.source import saves_itself
+from runner.training.module_state import ModuleState
 from runner.training.saving import rng, set_rng
 from runner.training.state import Training
 from runner.util import trees
-
-_PLAIN = (int, float, complex, str, bytes, type(None))
 
 
 def compile_model(state: Training) -> float:
@@ -71,10 +70,7 @@ def _compiled(model: nn.Module) -> nn.Module:
 @contextmanager
 def _restored(state: Training) -> Iterator[None]:
     """Restore the state that forward passes change: buffers, extra state, plain attributes, data sets, generators."""
-    modules = [module for root in (state.model, state.eval_model, state.task) for module in root.modules()]
-    buffers = [(m, name, b, None if b is None else b.clone()) for m in modules for name, b in m._buffers.items()]
-    plain = [(m, name, value) for m in modules for name, value in vars(m).items() if isinstance(value, _PLAIN)]
-    extra = [(m, deepcopy(m.get_extra_state())) for m in modules if _has_extra_state(m)]
+    modules = ModuleState([module for root in (state.model, state.eval_model, state.task) for module in root.modules()])
     data = [
         (data_set, deepcopy(data_set.state_dict()))
         for data_set in state.loaders.data_sets().values()
@@ -82,22 +78,10 @@ def _restored(state: Training) -> Iterator[None]:
     ]
     generators = deepcopy(rng(state))
     yield
-    with torch.no_grad():
-        for module, name, buffer, content in buffers:
-            module._buffers[name] = buffer
-            if buffer is not None and content is not None:
-                buffer.copy_(content)
-    for module, name, value in plain:
-        vars(module)[name] = value
-    for module, extra_state in extra:
-        module.set_extra_state(extra_state)
+    modules.restore()
     for data_set, data_state in data:
         data_set.load_state_dict(data_state)
     set_rng(state, generators)
-
-
-def _has_extra_state(module: nn.Module) -> bool:
-    return type(module).get_extra_state is not nn.Module.get_extra_state
 
 
 def _batches(state: Training, loader: Loader) -> Iterator[Batch]:

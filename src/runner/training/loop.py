@@ -8,14 +8,16 @@ once per logging interval. (A GradScaler reads one number per step; so does `on_
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from runner.data.collate import Batch
 from runner.optimizer.groups import rates
+from runner.task import Step
 from runner.training.evaluation import validate
+from runner.training.micro_batches import MicroBatches
 from runner.training.norms import layer_norms
 from runner.training.progress import Metrics
 from runner.training.saving import save, save_within_epoch
@@ -96,13 +98,14 @@ def train_batches(state: Training) -> str | None:
     progress, settings, loader = state.progress, state.settings, state.loaders.train
     batches, accumulation, saved_at = len(loader), settings.grad_accumulation, perf_counter()
     skipped = 0
+    add = add_gradients if settings.on_oom == "fail" and not progress.micro_batch else divide_batches(state)
     usable = True  # the step in progress; False if one of its losses is not finite, and the step is to be skipped
     if limit := start_batches(state):
         return limit
     data = each(state.span, "data", loader.epoch(progress.epoch, progress.batch))
     for index, batch in enumerate(data, start=progress.batch):
         ends_step = (index + 1) % accumulation == 0 or index + 1 == batches
-        usable &= add_gradients(state, batch, index, ends_step)
+        usable &= add(state, batch, index, ends_step)
         if not ends_step:
             continue
         progress.batch = index + 1
@@ -147,20 +150,32 @@ def finish_batch(state: Training) -> str | None:
 
 
 def add_gradients(state: Training, batch: Batch, index: int, ends_step: bool) -> bool:
-    """Forward, loss and backward of the batch `index` (from 0); False if `on_nonfinite=skip` rejects its loss."""
+    """Add the gradients of the batch `index` (from 0), and count it; False if `on_nonfinite=skip` rejects its loss."""
     if state.takes_turns:  # several optimizers need all batches of the step
         state.waiting.append(batch)
         return True
+    if (step := compute_gradients(state, batch, index, ends_step)) is None:
+        return False
+    state.sums.add(step)
+    return True
+
+
+def compute_gradients(state: Training, batch: Batch, index: int, ends_step: bool) -> Step | None:
+    """Forward, loss and backward of a batch, or of a part of it; None if `on_nonfinite=skip` rejects its loss."""
     with state.span("forward"), state.precision.autocast():
         syncs = ends_step or state.settings.on_nonfinite == "skip"  # a skipped batch leaves nothing that waits for it
         step = state.strategy.measure(state.task, state.forward, batch, syncs)
     assert step.loss is not None
     if state.settings.on_nonfinite == "skip" and not math.isfinite(state.strategy.sum(step.loss.detach()).item()):
-        return False
-    state.sums.add(step)
+        return None
     with state.span("backward"):
         state.precision.backward(share(state, step, index))
-    return True
+    return step
+
+
+def divide_batches(state: Training) -> Callable[[Training, Batch, int, bool], bool]:
+    """Return `add_gradients` for batches that are divided where memory runs out."""
+    return MicroBatches(state, compute_gradients).add
 
 
 def take_step(state: Training) -> None:

@@ -11,7 +11,7 @@ from runner.device import Device
 
 Metrics = dict[str, float]
 
-OPTIONAL = ("rates", "more_sums", "norms", "stop_reason")
+OPTIONAL = ("rates", "more_sums", "norms", "stop_reason", "micro_batch")
 """Fields of `Progress` that a checkpoint has only if they are not empty."""
 
 
@@ -30,6 +30,7 @@ class Progress:
         more_sums: those of this epoch that not every task has, likewise.
         norms: those of the last step, by layer, if they are to be logged.
         stop_reason: why training ends before its time, if a callback asked for it.
+        micro_batch: the most samples that are computed at once, since memory has run out; None: a whole batch.
         seconds: the training time of this epoch.
         epoch_seconds: that of each finished epoch since the last checkpoint; `EpochSeconds` has the earlier ones. A
             checkpoint has none, except one of an earlier version, which has those of all epochs.
@@ -73,6 +74,7 @@ class Progress:
     more_sums: dict[str, Any] = field(default_factory=dict)
     norms: dict[str, float] = field(default_factory=dict)
     stop_reason: str | None = None
+    micro_batch: int | None = None
 
     def start_epoch(self, lr: float, rates: Mapping[str, float]) -> None:
         """Start an epoch with this learning rate, and those of named groups."""

@@ -36,6 +36,7 @@ SETTINGS: Mapping[str, Any] = {
     "callbacks": None,
     "log_norms": False,
     "activation_checkpointing": None,
+    "on_oom": "fail",
 }
 """Settings of the trainer that a stack does not have, with the values that leave them out."""
 

@@ -25,7 +25,7 @@ def share(state: Training, step: Step, index: int) -> Tensor:
     """
     accumulation, ranks = state.settings.grad_accumulation, state.strategy.ranks
     assert step.loss is not None
-    if accumulation == ranks == 1:
+    if accumulation == ranks == 1 and state.progress.micro_batch is None:
         return step.loss
     weight = _exact(step.weight)
     state.weight = state.weight + weight
@@ -40,7 +40,8 @@ def correct_gradients(state: Training, index: int) -> None:
         index: of the last micro-batch of the step in the epoch, from 0.
     """
     accumulation = state.settings.grad_accumulation
-    if accumulation == state.strategy.ranks == 1 or state.takes_turns:
+    whole = accumulation == state.strategy.ranks == 1 and state.progress.micro_batch is None
+    if whole or state.takes_turns:
         return
     weight, state.weight = state.weight, 0
     loader = state.loaders.train

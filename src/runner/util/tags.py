@@ -52,6 +52,9 @@ LOOK_TAG = "runner.test_look"
 REGISTERED_TAG = "runner.registered"
 """The tag of a run: the version that its best model is in the registry."""
 
+MICRO_BATCH_TAG = "runner.micro_batch_size"
+"""The tag of a run whose memory ran out with a whole batch: the most samples that were computed at once then."""
+
 BEST_JOB_TAG = "runner.best_job"
 """The tag of a sweep: the number of its best job."""
 
