@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import CodeType
 from typing import Any, cast
@@ -76,6 +76,10 @@ class Precision:
         """Return the context of a forward pass."""
         return self._autocast
 
+    def call_before_forward(self, begin: Callable[[], None]) -> None:
+        """Call a function at the beginning of each context of a forward pass."""
+        self._autocast = _After(begin, self._autocast)
+
     def upcast(self, outputs: Tensor) -> Tensor:
         """Convert outputs to the dtype of the loss: at least 32 bits."""
         return outputs if outputs.dtype == self.dtype else outputs.to(self.dtype)
@@ -124,6 +128,25 @@ class Precision:
         if self.scaler and state:
             self.scaler.load_state_dict(state)
             self._scale = self.scaler.get_scale()
+
+
+class _After(AbstractContextManager[Any]):
+    """A context that begins after a function was called.
+
+    Args:
+        begin: the function.
+        context: may be entered several times.
+    """
+
+    def __init__(self, begin: Callable[[], None], context: AbstractContextManager[Any]) -> None:
+        self._begin, self._context = begin, context
+
+    def __enter__(self) -> Any:
+        self._begin()
+        return self._context.__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._context.__exit__(*error)
 
 
 _RECORDED = torch.optim.Optimizer.profile_hook_step(lambda self: None).__code__

@@ -218,7 +218,9 @@ def test_commands_on_a_run_of_divided_weights(here: Path) -> None:
 
 
 FSDP_TRAINS = {
-    "characters": ("experiment=char_gpt", "trainer.max_steps=3", "data.batch_size=8", "trainer.epochs=1"),
+    "characters": (
+        "experiment=char_gpt", "scheduler=constant", "trainer.max_steps=3", "data.batch_size=8", "trainer.epochs=1",
+    ),
     "half": ("precision=bf16",),
     "norms": ("model=cnn", "model.batch_norm=true", "model.channels=[4]", "model.strides=[2]"),
     "frozen": ("model.freeze=[layers.1]", "model.unfreeze_at_epoch=2", "precision=fp64", "optimizer=adamw"),

@@ -1,6 +1,5 @@
 import random
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +8,31 @@ import torch
 from torch import Tensor, nn
 
 from helpers.problems import about
-from helpers.training import Stop, net, same, training
+from helpers.training import Stop, net, same, settings, training
+from runner.assembly.parts import check_graphs
+from runner.device import Device
 from runner.errors import ConfigError
 from runner.loss import CrossEntropy
 from runner.rundir.checkpoint import load
+from runner.training import compilation
 from runner.training.compilation import compile_model
 from runner.training.loop import fit
 from runner.training.saving import checkpoint_state, restore
 from runner.training.state import Interrupted
+from runner.util import compile_modes
 
 
 @pytest.fixture
-def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use torch.compile without code generation, which takes half a minute."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+def quickly(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Use torch.compile without code generation, which takes half a minute, and record the modes that are asked for."""
+    compile_it, modes = torch.compile, list[str]()
+
+    def quick(model: nn.Module, mode: str) -> nn.Module:
+        modes.append(mode)
+        return compile_it(model, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", quick)
+    return modes
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +141,55 @@ def test_the_compiled_model_learns_the_same(tmp_path: Path) -> None:
         losses.append(state.log.of("val/loss")[2])
         assert set(torch.load(state.checkpoints.last, weights_only=True)["model"]) == set(net().state_dict())
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(("value", "mode"), [(True, "default"), ("max-autotune", "max-autotune")])
+def test_both_models_are_compiled_in_the_mode(value: bool | str, mode: str, quickly: list[str], tmp_path: Path) -> None:
+    compile_model(training(tmp_path, compile=value, ema_decay=0.9))
+    assert quickly == [mode, mode]
+
+
+def test_the_modes_are_those_of_torch() -> None:
+    graphs, tuned = "triton.cudagraphs", "max_autotune"
+    options = torch._inductor.list_mode_options()
+    assert {*compile_modes.MODES} == {*options} - {"lite"}
+    assert {*compile_modes.GRAPH_MODES} == {mode for mode, chosen in options.items() if chosen.get(graphs)}
+    assert {*compile_modes.TUNED_MODES} == {mode for mode, chosen in options.items() if chosen.get(tuned)}
+
+
+@pytest.mark.usefixtures("quickly")
+@pytest.mark.parametrize("graphs", (False, True))
+def test_cuda_graphs_are_told_where_a_batch_begins(
+    graphs: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    began = []
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: began.append(1))
+    monkeypatch.setattr(compilation, "uses_graphs", lambda *_: graphs)
+    state = training(tmp_path, compile="reduce-overhead", epochs=2)
+    compile_model(state)
+    began.clear()
+    fit(state)
+    assert state.loaders.val is not None
+    assert len(began) == graphs * 2 * (len(state.loaders.train) + len(state.loaders.val))
+
+
+def test_what_is_said_of_modes() -> None:
+    assert not compile_modes.notes(True, "cuda") and not compile_modes.notes(False, "cpu")
+    assert ["on cpu" in note for note in compile_modes.notes("reduce-overhead", "cpu")] == [True]
+    assert ["not tried" in note for note in compile_modes.notes("reduce-overhead", "cuda")] == [True]
+    assert ["last bits" in note for note in compile_modes.notes("max-autotune-no-cudagraphs", "cuda")] == [True]
+
+
+def test_gradients_that_cuda_graphs_would_overwrite_are_refused() -> None:
+    gpu, mode = Device("cuda", torch.device("cuda"), 1), "reduce-overhead"
+    for several, accumulated in ((True, 1), (False, 2)):
+        asked = settings(compile=mode, grad_accumulation=accumulated)
+        with pytest.raises(ConfigError) as error:
+            check_graphs(asked, gpu, several)
+        assert about(error) == [("trainer.compile", "conflict")]
+        check_graphs(asked, Device("cpu", torch.device("cpu"), 1), several)
+        check_graphs(settings(compile=True, grad_accumulation=accumulated), gpu, several)
+    check_graphs(settings(compile=mode), gpu, False)
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

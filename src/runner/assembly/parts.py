@@ -25,6 +25,7 @@ from runner.scheduler import Schedule
 from runner.strategy import Strategy
 from runner.task import Step, Task, takes_larger_batches
 from runner.task.supervised import Supervised
+from runner.util.compile_modes import uses_graphs
 from runner.util.cores import threads_for
 
 
@@ -67,6 +68,24 @@ def prepare_device(trainer: TrainerSettings, device: Device) -> None:
     devices.set_deterministic(trainer.deterministic)
     if trainer.compile:
         device.check_compiler()
+
+
+def check_graphs(trainer: TrainerSettings, device: Device, several: bool) -> None:
+    """Check that what a training keeps within a step outlasts the next call of the compiled model.
+
+    Args:
+        trainer: has the mode of compilation.
+        device: of the training.
+        several: there are several optimizers.
+
+    Raises:
+        ConfigError: CUDA graphs would overwrite it. Gradients of a micro-batch are, without an error (torch 2.14).
+    """
+    if uses_graphs(trainer.compile, device.torch.type) and (several or trainer.grad_accumulation > 1):
+        by = "several optimizers" if several else f"trainer.grad_accumulation={trainer.grad_accumulation}"
+        text = f"trainer.compile={trainer.compile} with {by}: CUDA graphs overwrite gradients that are not used yet"
+        instead = "write trainer.compile=max-autotune-no-cudagraphs, or true"
+        raise ConfigError(Problem("trainer.compile", text, instead, topic="conflict"))
 
 
 def measure(value: Any, task: Task, splits: Splits, counted: tuple[int | None]) -> None:

@@ -169,6 +169,7 @@ def make_learned(given: Given) -> Learned:
     if automatic:
         loss_node = stage("loss", losses.choose_loss, config["loss"], task, splits, targets)
     stage("trainer", parts.prepare_device, trainer, device)
+    stage("trainer", parts.check_graphs, trainer, device, bool(given.optimizers))
     if task and loss_node:
         collector += checks.outputs(config["model"], task)
     counted = stage("loss", datasets.count_outputs, task, splits, targets)

@@ -6,6 +6,7 @@ The values are in `conf/`, each with a comment.
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from runner.util import compile_modes
 from runner.util.ranges import COUNT, POSITIVE, PROBABILITY, SECONDS, THREADS, Choice, Range
 
 MISSING: Any = "???"
@@ -82,7 +83,7 @@ class TrainerSettings:
     checkpoint_every_seconds: Annotated[float | None, SECONDS] = MISSING
     keep_checkpoints: Annotated[int, COUNT] = MISSING
     on_nonfinite: Annotated[str, Choice(("stop", "skip", "ignore"))] = MISSING
-    compile: bool = MISSING
+    compile: Annotated[bool | str, Choice((True, False, *compile_modes.MODES))] = MISSING
     deterministic: bool = MISSING
     detect_anomaly: bool = MISSING
     profile_steps: Annotated[int | None, COUNT] = MISSING

@@ -107,6 +107,8 @@ class Measured:
         if not self._exact and not self._in_floats:
             return
         batch = self._meaning.convert(outputs, targets)
+        if self._device.type == "cuda":  # CUDA graphs overwrite outputs, and these are kept
+            batch = batch[0].clone(), batch[1]
         self._sizes.append(len(batch[1]))
         for one in self._in_floats:
             one.update(*batch)

@@ -24,7 +24,7 @@ from runner.task import Task, higher_is_better, names_on
 from runner.task.supervised import Supervised
 from runner.training.predictions import Predictions, raw_images
 from runner.training.state import Training
-from runner.util import cores
+from runner.util import compile_modes, cores
 from runner.util.files import write_json
 from runner.util.metric_names import PEAK_MEMORY
 from runner.util.terminal import TRACKING, about
@@ -82,6 +82,8 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
             log.info("%-10s %s", "" if number else "metrics", line)
     log.info("device     device %s · precision %s%s", experiment.device, experiment.precision, _ranks(experiment))
     for note in experiment.strategy.notes(experiment.model):
+        log.info("           %s", note)
+    for note in compile_modes.notes(experiment.trainer.compile, experiment.device.torch.type):
         log.info("           %s", note)
     if untried := experiment.device.untried():
         log.warning("           %s", untried)

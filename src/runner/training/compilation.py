@@ -16,6 +16,7 @@ from runner.training.module_state import ModuleState
 from runner.training.saving import rng, set_rng
 from runner.training.state import Training
 from runner.util import trees
+from runner.util.compile_modes import mode_of, uses_graphs
 
 
 def compile_model(state: Training) -> float:
@@ -30,8 +31,11 @@ def compile_model(state: Training) -> float:
     """
     started_at = perf_counter()
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of missing CUDA
-    state.forward = _compiled(state.model)
-    state.eval_forward = state.forward if state.eval_model is state.model else _compiled(state.eval_model)
+    mode = mode_of(state.settings.compile)
+    if uses_graphs(mode, state.device.torch.type):
+        state.precision.call_before_forward(torch.compiler.cudagraph_mark_step_begin)
+    state.forward = _compiled(state.model, mode)
+    state.eval_forward = state.forward if state.eval_model is state.model else _compiled(state.eval_model, mode)
     with _restored(state):
         for batch in _batches(state, state.loaders.train):
             with state.precision.autocast():
@@ -61,8 +65,8 @@ def _losses(state: Training, batch: Batch) -> list[Tensor]:
     return [loss]
 
 
-def _compiled(model: nn.Module) -> nn.Module:
-    compiled = torch.compile(model)
+def _compiled(model: nn.Module, mode: str) -> nn.Module:
+    compiled = torch.compile(model, mode=mode)
     assert isinstance(compiled, nn.Module)  # with the attributes of the model
     return compiled
 
