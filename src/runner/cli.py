@@ -30,6 +30,7 @@ from runner.config.compose import Composer
 from runner.config.hydra_job import group_choices
 from runner.config.invocation import name_customs, named_choices
 from runner.config.messages import explain_error
+from runner.config.notify import names_of
 from runner.config.overrides import key_of, last_value, typed_store
 from runner.errors import ConfigError, Problem, describe_error, path_problem
 from runner.rundir import folders
@@ -41,6 +42,7 @@ from runner.util.streams import OutputError, ReaderGone, print_result
 
 if TYPE_CHECKING:
     from runner.runs.resume import Resumed
+    from runner.tracking.notify import Notifier
     from runner.tracking.process import DeliveryProcess
 
 log = logging.getLogger("runner")
@@ -157,12 +159,15 @@ def run_one(args: Namespace) -> int:
         from runner.runs import ranked
 
         return ranked.launch(args.argv, ranks)
+    notifier = start_notifier(cfg)
     delivery = start_delivery(cfg)
     try:
-        code, folder = build_and_run(args, composer, cfg, resumed, delivery)
+        code, folder = build_and_run(args, composer, cfg, resumed, delivery, notifier)
     finally:
         if delivery is not None:
             delivery.leave()
+        if notifier is not None:
+            notifier.close()
     if folder is not None and cfg.tracking.register is not None:
         from runner.runs.champion import register_due
 
@@ -225,12 +230,23 @@ def start_delivery(cfg: DictConfig) -> "DeliveryProcess | None":
     return DeliveryProcess(cfg.tracking.uri)
 
 
+def start_notifier(cfg: DictConfig) -> "Notifier | None":
+    """Start the process that notifies of the end of a run; None without `tracking.notify`."""
+    names = names_of(cfg)
+    if not names:
+        return None
+    from runner.tracking.notify import Notifier
+
+    return Notifier(names)
+
+
 def build_and_run(
     args: Namespace,
     composer: Composer,
     cfg: DictConfig,
     resumed: "Resumed | None",
     delivery: "DeliveryProcess | None",
+    notifier: "Notifier | None" = None,
 ) -> tuple[int, Path | None]:
     """Build everything that the run needs, lock its folder, run.
 
@@ -254,13 +270,21 @@ def build_and_run(
         if folder is not None:  # before its checkpoint is read: no other process may resume it
             open_.enter_context(lock(folder))
         experiment, checkpoint = start.build_run(cfg, choices, resumed=resumed, typed=composer.typed)
+        if notifier is not None:
+            notifier.check()
         INTERRUPT.check()
         recovered = in_place.recover() if in_place is not None and folder is None else None
         open_.enter_context(INTERRUPT.deferred())  # what is in the folder then ends as a run that was stopped
         if folder is None:
             folder = recovered or _make_folder(cfg, choices, exact_folder)
             open_.enter_context(lock(folder))
-        return start.start(folder, experiment, cfg, composer, checkpoint, delivery).exit_code, folder
+        if notifier is not None:
+            experiment.notifier = notifier
+            open_.enter_context(notifier.watching(folder))
+        outcome = start.start(folder, experiment, cfg, composer, checkpoint, delivery)
+        if notifier is not None:  # if it has not come as far as to say it itself
+            notifier.end(outcome.status, outcome.describe())
+        return outcome.exit_code, folder
 
 
 def _make_folder(cfg: DictConfig, choices: Mapping[str, str], is_exact: bool) -> Path:

@@ -295,6 +295,7 @@ SHOWN_ELSEWHERE = {
     "tracking.tags": "test_pages.py",
     "tracking.description": "test_pages.py",
     "tracking.register": "test_champion.py",
+    "tracking.notify": "test_notify.py",
     "tracking.wait": "test_how_long_the_end_waits_for_the_store",
     **{f"sweep.{field.name}": "test_sweep.py" for field in fields(SweepSettings)},
 }

@@ -97,5 +97,5 @@ def forked_delivery() -> Iterator[None]:
     """Upload by such forks, and more often."""
     with pytest.MonkeyPatch.context() as patch:
         stand_in = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired)
-        patch.setattr("runner.tracking.process.subprocess", stand_in)
+        patch.setattr("runner.tracking.beside.subprocess", stand_in)
         yield

@@ -20,6 +20,7 @@ from runner.precision import Precision
 from runner.scheduler import Schedule
 from runner.strategy import Strategy
 from runner.task import Task
+from runner.tracking.notify import Notifier
 
 
 @dataclass
@@ -84,9 +85,11 @@ class Experiment(Setup):
         typed: the arguments of its command, without credentials: for the record only. None where nobody typed any.
         pause_after: the epoch after which training pauses, until the run is resumed; None: it does not.
         fitted: the preprocessing of an earlier run that this one takes over; None: none.
+        notifier: is told how the run ends; None: nobody.
     """
 
     loaders: Loaders
     typed: Sequence[str] | None = None
     pause_after: int | None = None
     fitted: Mapping[str, Any] | None = None
+    notifier: Notifier | None = None

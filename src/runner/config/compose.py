@@ -26,6 +26,7 @@ from runner.config.hydra_node import check_folder, check_node
 from runner.config.interpolation import escape_references
 from runner.config.keys import ADDRESSES, CHOSEN_LATER, may_be_new
 from runner.config.messages import REFUSED, dotted_keys, explain_error, explain_refusal, find_unset
+from runner.config.notify import check_notify
 from runner.config.override_reader import OverrideReader, adds_or_deletes
 from runner.config.repository import CheckedRepository
 from runner.config.zipped import is_zip, outside_a_sweep, with_members
@@ -128,6 +129,7 @@ class Composer:
             check_references(cfg)
             HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
             register_secrets(OmegaConf.to_container(cfg, resolve=False))
+            problems += check_notify(cfg)
             problems += find_unset(cfg)
             problems += check_override.check_optimizers(cfg, overrides)
             problems += check_node(cfg.hydra)

@@ -15,6 +15,7 @@ from runner.config.check_override import ParsedOverride
 from runner.config.group_files import GroupFiles
 from runner.config.keys import TARGET_GROUPS
 from runner.config.messages import explain_unreadable
+from runner.config.notify import refuse_typed_address
 from runner.config.overrides import force_mappings, key_of, quote_texts, to_hydra
 from runner.config.parameters import find_text_parameters
 from runner.errors import ConfigError, Problem
@@ -96,6 +97,7 @@ class OverrideReader:
         return read_again
 
     def _quote(self, text: str, sweeping: bool) -> str:
+        refuse_typed_address(text)
         return expand_override(quote_texts(text, sweeping, self._texts))
 
     def given(self, overrides: Sequence[str], sweeping: bool) -> list[str]:

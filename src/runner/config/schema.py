@@ -86,7 +86,7 @@ NEW_KEYS = {
     "optimizer.layer_decay": "null", "optimizers": "{}", "metrics": "[]", "trainer.callbacks": "null",
     "trainer.log_norms": "false", "trainer.activation_checkpointing": "null",
     "trainer.on_oom": "fail",
-    "trainer.steps_per_epoch": "null", "tracking.register": "null",
+    "trainer.steps_per_epoch": "null", "tracking.register": "null", "tracking.notify": "[]",
     "data.split": "random", "data.split_by": "null", "data.folds": "null", "data.fold": "null",
     "data.sampler": "shuffle", "data.sample_weight": "null",
     **flatten({"task": SUPERVISED}), **flatten({"strategy": SINGLE}),

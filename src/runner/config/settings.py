@@ -111,6 +111,7 @@ class TrackingSettings:
     tags: dict[str, Any] = field(default_factory=dict)
     description: str | None = None
     register: str | None = None
+    notify: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -13,7 +13,7 @@ MAY_CHANGE = (
     "trainer.checkpoint_every_", "trainer.keep_checkpoints", "trainer.detect_anomaly",
     "trainer.profile_steps", "trainer.log_norms", "trainer.activation_checkpointing", "trainer.on_oom",
     "tracking.name", "tracking.uri", "tracking.log_", "tracking.wait",
-    "tracking.tags", "tracking.description", "tracking.register", "runner.", "metrics",
+    "tracking.tags", "tracking.description", "tracking.register", "tracking.notify", "runner.", "metrics",
     "data.root", "data.path", "data.val_path", "data.test_path", "data.num_workers", "data.in_memory",
     "data.cache", "strategy.nproc_per_node",
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """How a run ended."""
 
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,3 +26,9 @@ class Outcome:
     result: dict[str, Any]
     error: str | None = None
     artifacts: bool = True
+
+    def describe(self) -> list[str]:
+        """Return the line that says why it is not finished; none if it is."""
+        if self.error is not None:
+            return [f"error: {self.error}"]
+        return [f"stopped by {signal.Signals(self.exit_code - 128).name}"] if self.status == "KILLED" else []

@@ -265,6 +265,8 @@ def _close(
         last_lines.log_closing(state, experiment, folder, test_metrics)
     else:
         last_lines.log_how_to_resume(folder, outcome.status)
+    if experiment.notifier is not None:  # before the upload, which may take long
+        experiment.notifier.end(outcome.status, outcome.describe())
     is_uploaded = experiment.tracking.name == "off"
     try:
         stop.release()
@@ -283,6 +285,8 @@ def _close(
             shell_path(folder),
             extra=terminal.about(terminal.TRACKING),
         )
+    if experiment.notifier is not None:
+        experiment.notifier.close()
     return outcome
 
 

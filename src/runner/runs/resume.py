@@ -156,7 +156,7 @@ def compose_saved(
         The config with Hydra's own node (None if it does not compose), and its problems.
     """
     saved = run.config | dict(replaced or {})
-    saved["tracking"] = {**saved["tracking"], "register": None}
+    saved["tracking"] = {**saved["tracking"], "register": None, "notify": []}
     if "${" in str(saved["tracking"].get("uri")):  # no store is needed here, and the variable may be unset
         saved = {**saved, "tracking": {**saved["tracking"], "name": "off", "uri": None}}
     _register(saved, ())

@@ -60,7 +60,7 @@ class Closing:
         if over_folds := folds.has_folds(result):
             complete = complete and self._combine_folds(result)
         stopped = self.stop.requested and not complete
-        written = report(result, self.folder, run_now, seconds, schedule.draw, prepared)
+        written, conclusion = report(result, self.folder, run_now, seconds, schedule.draw, prepared)
         if over_folds:
             for line in folds.describe(self.folder, prepared.config.trainer.monitor):
                 log.info("%s", line)
@@ -71,6 +71,9 @@ class Closing:
             log_how_to_resume(self.folder)
         elif complete and prepared.hint:
             log.info("%s", prepared.hint)
+        if prepared.notifier is not None:  # before the upload, which may take long
+            status = "KILLED" if stopped else "FINISHED" if complete else "FAILED"
+            prepared.notifier.end(status, conclusion)
         delivered = False
         try:
             self.stop.release()
@@ -85,6 +88,8 @@ class Closing:
         if left:
             log.info("not run    %d job%s, as sweep.max_time is over", left, "s" * (left > 1))
             log_how_to_resume(self.folder)
+        if prepared.notifier is not None:
+            prepared.notifier.close()
         if stopped:
             return EXIT_SIGNAL + self.stop.signal
         return 0 if complete else EXIT_FAILED

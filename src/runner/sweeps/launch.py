@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.comparison.objectives import objectives_of
 from runner.config.compose import Composer
 from runner.config.keys import TARGET_GROUPS
+from runner.config.notify import names_of
 from runner.config.overrides import last_value
 from runner.config.settings import SweepSettings
 from runner.errors import ConfigError, Problem
@@ -32,6 +33,7 @@ from runner.sweeps.results import resume
 from runner.sweeps.results.resume import ResumeAction
 from runner.sweeps.schedules.make import make_schedule
 from runner.tracking.location import check_new_store, refuse_database_of_server
+from runner.tracking.notify import Notifier
 from runner.tracking.process import DeliveryProcess
 from runner.util import terminal
 from runner.util.stopping import INTERRUPT
@@ -90,11 +92,15 @@ def run_sweep(
     with ExitStack() as closing:
         closing.push(_kill_server)
         is_tracked = config.tracking.name != "off" and not settings.dry_run and not problems
+        notifier = _start_notifier(closing, config) if not problems else None
         delivery = _start_delivery(closing, uri, config.tracking.experiment) if is_tracked else None
         running = _take_over(closing, resumed, plan, launcher) if resumed is not None else set[int]()
         actions = choose_actions(plan, resumed, running, settings.artifacts)
         with terminal.show_waiting(f"checking {len(plan.jobs) or 'the'} jobs ..."):
             prepared = check(composer, config, settings, plan, launcher, actions, arguments, problems)
+        if notifier is not None:
+            notifier.check()
+            prepared.notifier = notifier
         INTERRUPT.check()
         for line in [*describe(prepared), *(list_jobs(prepared) if settings.dry_run else [])]:
             log.info("%s", line)
@@ -110,6 +116,8 @@ def run_sweep(
             closing.enter_context(lock(folder))
         schedule = make_schedule(folder, prepared)
         prepared.save_plan(folder)
+        if notifier is not None:
+            closing.enter_context(notifier.watching(folder))
         return Sweep(folder, prepared, schedule, delivery).run()
 
 
@@ -134,6 +142,16 @@ def _start_delivery(closing: ExitStack, uri: str | None, experiment: str) -> Del
     delivery = DeliveryProcess(uri)
     closing.callback(delivery.close, 0.0)
     return delivery
+
+
+def _start_notifier(closing: ExitStack, config: DictConfig) -> Notifier | None:
+    """Start the process that notifies of the sweep's end, until the stack is closed; None without `tracking.notify`."""
+    names = names_of(config)
+    if not names:
+        return None
+    notifier = Notifier(names)
+    closing.callback(notifier.close)
+    return notifier
 
 
 def _take_over(closing: ExitStack, folder: Path, plan: Plan, launcher: Launcher) -> set[int]:

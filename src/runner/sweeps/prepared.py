@@ -14,6 +14,7 @@ from runner.sweeps.launchers.launcher import Launcher
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.results.resume import ResumeAction
+from runner.tracking.notify import Notifier
 
 
 @dataclass
@@ -34,6 +35,7 @@ class PreparedSweep:
         save_plan: writes the plan into the sweep's folder, with the jobs that a search has added.
         typed: the arguments of the command line, without credentials.
         hint: a line for the end of the sweep; empty if there is none.
+        notifier: is told how the sweep ends; None: nobody.
     """
 
     plan: Plan
@@ -49,6 +51,7 @@ class PreparedSweep:
     save_plan: Callable[[Path], None]
     typed: Sequence[str] = ()
     hint: str = ""
+    notifier: Notifier | None = None
 
     def is_done(self, job: Job) -> bool:
         """Return whether a job has finished before this start of the sweep."""

@@ -43,7 +43,7 @@ def report(
     seconds: float,
     draw_schedule: Callable[[], list[str]],
     prepared: PreparedSweep,
-) -> bool:
+) -> tuple[bool, list[str]]:
     """Write the sweep's files, and log the table and where they are.
 
     Args:
@@ -55,14 +55,15 @@ def report(
         prepared: the sweep.
 
     Returns:
-        Whether the table is written.
+        Whether the table is written, and what can be said in a few lines: the verdict, or else the best.
     """
     verdict, of_verdict = _conclude(result, folder, prepared)
     if verdict is None:
-        head, words = table.configurations_to_text(result), _why_no_verdict(result)
+        head, words, conclusion = table.configurations_to_text(result), _why_no_verdict(result), []
     else:
-        from runner.comparison.verdict_text import to_table, to_text
+        from runner.comparison.verdict_text import summarize, to_table, to_text
 
+        conclusion = summarize(verdict)
         head, words = to_table(verdict), [*to_text(verdict), *_how_to_go_on(verdict, folder, prepared)]
     for lines in (head, table.to_text(result), words):
         if lines:
@@ -71,7 +72,7 @@ def report(
             log.info(line)
     log.info("")
     files = _write(result, folder, draw_schedule, verdict, of_verdict)
-    _log_best(result)
+    conclusion += _log_best(result)
     if paused := result.count(PAUSE):
         text = "paused     %d job%s; to train all of them to their end, add sweep.extend=true to sweep.resume=%s"
         log.info(text, paused, "s" * (paused != 1), shell_path(folder))
@@ -84,7 +85,7 @@ def report(
         log.info("energy     %s kWh of training in all jobs", format_metric(METRIC, kwh))
     listed = "; " + ", ".join(files) if files else ""
     log.info("saved in   %s (a folder per job, named by its number%s)", display_path(folder), listed)
-    return files is not None
+    return files is not None, conclusion
 
 
 def _why_no_verdict(result: Table) -> list[str]:
@@ -104,25 +105,34 @@ def _how_to_go_on(verdict: "Verdict", folder: Path, prepared: PreparedSweep) -> 
     return [f"go on      {' '.join(command)}"] if more else []
 
 
-def _log_best(result: Table) -> None:
-    """Log the best job, or the front; where configurations are ranked, the best one with its best job."""
+def _log_best(result: Table) -> list[str]:
+    """Log the best job, or the front; where configurations are ranked, the best one with its best job.
+
+    Returns:
+        The lines without the folders.
+    """
+    lines = []
     best, ahead = result.best_configuration, result.front_configurations[:MAX_FRONT]
     for place, each in enumerate([best] if best is not None else ahead):
         name = "" if place else "best" if best is not None else "front"
         means = table.describe_means(each, result.objectives)
-        log.info("%-10s %s, mean of %d %s: %s", name, each.name, each.asked, "folds" if each.folds else "jobs", means)
+        text = f"{each.name}, mean of {each.asked} {'folds' if each.folds else 'jobs'}: {means}"
+        lines.append(f"{'best' if best is not None else 'front'}: {text}")
+        log.info("%-10s %s", name, text)
     if best is not None and best.folds:  # one fold is not better than another
-        return
+        return lines
     rows = [result.best] if result.best else [each.rows[0] for each in ahead] or result.front[:MAX_FRONT]
     for place, row in enumerate(rows):
         name = "" if place or best is not None or ahead else "best" if result.best else "front"
-        values = table.describe_values(row, result.objectives)
-        log.info("%-10s job %d (%s): %s", name, row.job.number, row.job.name, values)
+        text = f"job {row.job.number} ({row.job.name}): {table.describe_values(row, result.objectives)}"
+        lines.append(f"{'best' if result.best else 'front'}: {text}")
+        log.info("%-10s %s", name, text)
         log.info("           %s%s", display_path(row.folder), f", run {row.run_id}" if row.run_id else "")
         if lacks_artifacts(read_result(row.folder)):  # it was not the best by the metric of an earlier start
             log.info(
                 "           no plots and no saved model; make them: python -m runner resume=%s", shell_path(row.folder)
             )
+    return lines
 
 
 def _conclude(result: Table, folder: Path, prepared: PreparedSweep) -> tuple["Verdict | None", list[str]]:

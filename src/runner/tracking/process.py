@@ -20,16 +20,15 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
+from runner.tracking.beside import start_beside
 from runner.tracking.dead_runs import finish_dead_run
 from runner.tracking.delivery_loop import FIRST_RETRY, DeliveryLoop, Folders, ParentPipe
 from runner.tracking.slim_import import skippable_packages, without_packages
@@ -71,27 +70,12 @@ class DeliveryProcess:
         self._left = self._lost = False
         self._restarts = 0
         self._start()
-        _started.add(self)
 
     def _start(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "runner.tracking.process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | ({URI: absolute_uri(self._uri)} if self._uri else {}),
-            start_new_session=True,  # Ctrl-C in a terminal is for the training
-        )
+        environment = {URI: absolute_uri(self._uri)} if self._uri else {}
+        self._process = start_beside("runner.tracking.process", environment=environment)
         self._listener = threading.Thread(target=self._listen, name="runner-delivery", daemon=True)
         self._listener.start()
-
-    def forget(self) -> None:
-        """Release the pipe in a forked child, so that workers of a loader do not keep it open."""
-        assert self._process.stdin is not None
-        if not self._process.stdin.closed:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._process.stdin.fileno(), inheritable=False)
-            os.close(nowhere)
 
     def deliver(self, folder: Path, is_new: bool = False) -> None:
         """Upload a run's folder, which has a manifest; a folder that is sent again is uploaded without delay.
@@ -212,17 +196,6 @@ def read_positions(process: int) -> set[tuple[str, int]]:
         files = psutil.Process(process).open_files()
         return {(file.path, position) for file in files if (position := getattr(file, "position", 0)) > 0}
     return set()
-
-
-_started: "weakref.WeakSet[DeliveryProcess]" = weakref.WeakSet()
-
-
-def _forget() -> None:
-    for process in list(_started):
-        process.forget()
-
-
-os.register_at_fork(after_in_child=_forget)
 
 
 def main() -> int:

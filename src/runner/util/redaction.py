@@ -43,7 +43,13 @@ _NO_SECRETS = ("FINISHED", "SCHEDULED")
 """Words that could be a weak password, but that runner's own files need."""
 
 _secret_variables: set[str] = set()
+_hidden_variables: set[str] = set()
 _passwords: set[str] = set()
+
+
+def hide_variable(name: str) -> None:
+    """Hide the value of an environment variable also if it is an address without credentials: its path may be one."""
+    _hidden_variables.add(name)
 
 
 @cache
@@ -131,7 +137,7 @@ def _secrets() -> list[tuple[str, str]]:
             continue
         # An address without credentials must remain, because links point to it.
         public = _NUMBER.fullmatch(value) or ("://" in value and strip_credentials(value) == value)
-        if is_secret(name) or (name in _secret_variables and not public):
+        if is_secret(name) or name in _hidden_variables or (name in _secret_variables and not public):
             replacements |= dict.fromkeys(_forms(value), f"${{oc.env:{name}}}")
     return sorted(replacements.items(), key=lambda pair: -len(pair[0]))
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from runner.config.compose import Composer
 from runner.config.hydra_job import refer_to
 from runner.config.interpolation import escape_references
+from runner.config.notify import KEY
 from runner.config.overrides import key_of
 from runner.errors import Problem
 from runner.util.redaction import MASK, redact
@@ -29,7 +30,7 @@ class Context(HydraContext):
 def as_job(cfg: DictConfig, number: int, folder: Path) -> None:
     """Mark a config as that of a job in Hydra's node, and make references to the node use it.
 
-    The sweep registers the model of its best job, so that no job does.
+    The sweep registers the model of its best job and sends the notifications, so that no job does.
 
     Args:
         cfg: composed, with Hydra's node.
@@ -42,9 +43,9 @@ def as_job(cfg: DictConfig, number: int, folder: Path) -> None:
         cfg.hydra.mode = RunMode.MULTIRUN
         cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
         cfg.hydra.sweep.dir = escape_references(str(folder))
-        cfg.hydra.overrides.task = [text for text in typed if key_of(text) != "tracking.register"]
+        cfg.hydra.overrides.task = [text for text in typed if key_of(text) not in ("tracking.register", KEY)]
     with read_write(cfg):
-        cfg.tracking.register = None
+        cfg.tracking.register, cfg.tracking.notify = None, []
     refer_to(cfg)
 
 
