@@ -216,6 +216,7 @@ SHOWN_ELSEWHERE = {
     "trainer.callbacks": "test_callbacks.py",
     "trainer.activation_checkpointing": "test_recomputation.py",
     "trainer.on_oom": "test_micro_batches.py",
+    **{f"trainer.lr_range.{key}": "test_lr_range.py" for key in ("steps", "lowest", "highest")},
     "data.cache": "test_image_cache.py",
     "data.shuffle_window": "test_webdataset.py",
     "data.download_limit": "test_webdataset.py",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.config.settings import EarlyStoppingSettings, TrainerSettings
+from runner.config.settings import EarlyStoppingSettings, LrRangeSettings, TrainerSettings
 from runner.data.loading import Loaders, make_loaders
 from runner.data.preprocess import Preprocess
 from runner.data.source import Source
@@ -106,6 +106,7 @@ def settings(**changed: Any) -> TrainerSettings:
         "log_norms": False,
         "activation_checkpointing": None,
         "on_oom": "fail",
+        "lr_range": LrRangeSettings(),
         "early_stopping": EarlyStoppingSettings(patience=None, min_delta=0.0),
     }
     assert not set(changed) - set(values)

@@ -356,6 +356,34 @@ def parts(strategy: Strategy, trainer: TrainerSettings, task: Task, optimizer: t
         raise ConfigError(Problem(key, f"{key}=accumulate: {reason}", instead, topic="conflict"))
 
 
+def range_test(
+    strategy: Strategy, trainer: TrainerSettings, measured: Sequence[str], optimizer: torch.optim.Optimizer
+) -> None:
+    """Check that the learning rates of `trainer.lr_range` can be tested.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    test, key = trainer.lr_range, "trainer.lr_range.steps"
+    if test.steps is None:
+        return
+    problems = []
+    if test.lowest >= test.highest:
+        text = f"trainer.lr_range.lowest={test.lowest:g} is not below trainer.lr_range.highest={test.highest:g}"
+        problems.append(Problem("trainer.lr_range.lowest", text, "write a lower one", topic="range"))
+    if isinstance(optimizer, Several):
+        text = f"{key}={test.steps}: several optimizers have a learning rate each, and the test finds one"
+        problems.append(Problem(key, text, "leave out debug=lr_range", topic="conflict"))
+    elif "loss" not in measured:
+        text = f"{key}={test.steps}: the task measures no loss"
+        problems.append(Problem(key, text, "leave out debug=lr_range", topic="conflict"))
+    if strategy.ranks > 1 or strategy.divides:
+        text = f"{key}={test.steps}: one process finds the rate, as the batches of several ranks are the same"
+        problems.append(Problem(key, text, "write strategy=single", topic="conflict"))
+    if problems:
+        raise ConfigError(*problems)
+
+
 def shares(strategy: Strategy, splits: Splits, batch_size: int) -> None:
     """Check that each rank gets samples.
 

@@ -37,6 +37,10 @@ LOADING_KEYS = ("data.batch_size", "data.in_memory", "data.num_workers")
 """Keys of the data that do not change the data set."""
 
 
+CONSTANT = {"_target_": "runner.scheduler.constant"}
+"""The schedule of a test of learning rates."""
+
+
 @dataclass(frozen=True)
 class Given:
     """What the stages start from.
@@ -251,8 +255,10 @@ def make_optimization(given: Given, learned: Learned, network: Network) -> Optim
     scaled = learned.precision is not None and learned.precision.scaler is not None
     stage("strategy", checks.engine, learned.strategy, given.trainer, scaled, task, optimizer)
     stage("trainer", checks.parts, learned.strategy, given.trainer, task, optimizer)
+    stage("trainer", checks.range_test, learned.strategy, given.trainer, network.measured, optimizer)
     make_schedule = partial(optimization.make_schedule, batch_size=config["data"]["batch_size"])
-    paced = (config["scheduler"], optimizer, given.trainer, task, network.splits)
+    scheduler = CONSTANT if given.trainer and given.trainer.lr_range.steps else config["scheduler"]
+    paced = (scheduler, optimizer, given.trainer, task, network.splits)
     schedule = stage("scheduler", make_schedule, *paced, needs=["trainer", "data"])
     stage("model", parts.check_state, model, task, optimizer, schedule)
     return Optimization(optimizer, schedule, stage("trainer", parts.make_callbacks, callbacks.by_name(config)))

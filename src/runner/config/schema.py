@@ -87,6 +87,7 @@ NEW_KEYS = {
     "trainer.log_norms": "false", "trainer.activation_checkpointing": "null",
     "trainer.on_oom": "fail",
     "trainer.steps_per_epoch": "null", "tracking.register": "null", "tracking.notify": "[]",
+    "trainer.lr_range.steps": "null", "trainer.lr_range.lowest": "1e-07", "trainer.lr_range.highest": "10.0",
     "data.split": "random", "data.split_by": "null", "data.folds": "null", "data.fold": "null",
     "data.sampler": "shuffle", "data.sample_weight": "null",
     **flatten({"task": SUPERVISED}), **flatten({"strategy": SINGLE}),

@@ -64,6 +64,15 @@ class EarlyStoppingSettings:
 
 
 @dataclass
+class LrRangeSettings:
+    """A learning-rate range test in place of training."""
+
+    steps: Annotated[int | None, Range(2, whole=True)] = None
+    lowest: Annotated[float, POSITIVE] = 1e-7
+    highest: Annotated[float, POSITIVE] = 10.0
+
+
+@dataclass
 class TrainerSettings:
     """How long to train, and what to do in between."""
 
@@ -94,6 +103,7 @@ class TrainerSettings:
     log_norms: bool = False
     activation_checkpointing: list[str] | None = None
     on_oom: Annotated[str, Choice(("fail", "accumulate"))] = "fail"
+    lr_range: LrRangeSettings = field(default_factory=LrRangeSettings)
 
 
 @dataclass

@@ -106,8 +106,11 @@ def run(
                 running = Run(experiment, folder, resume_from, delivery, bar, stop, wants_artifacts)
                 with running.ends_on_error():
                     running.start()
-                    running.watch()
-                    running.finish(train(running.state, folder, resume_from is not None))
+                    if experiment.trainer.lr_range.steps is not None:
+                        running.find_rate()
+                    else:
+                        running.watch()
+                        running.finish(train(running.state, folder, resume_from is not None))
                 return running.close()
             except KeyboardInterrupt:  # a second Ctrl-C, between training and `close`
                 last_lines.log_how_to_resume(folder, "KILLED")

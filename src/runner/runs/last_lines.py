@@ -27,6 +27,9 @@ LEARNT = 0.99
 def log_closing(state: Training, experiment: Experiment, folder: Path, final: dict[str, float]) -> None:
     """Log the results, the files, and how to train for longer."""
     progress = state.progress
+    if not progress.finished_epochs:  # nothing was trained
+        _log_files(folder)
+        return
     epoch = metrics_of_epoch(folder, progress.best_epoch) | progress.best_metrics
     log.info("")
     for part, source in (("train", epoch), ("val", epoch), ("test", final)):
@@ -55,6 +58,13 @@ def log_closing(state: Training, experiment: Experiment, folder: Path, final: di
     )
     if state.energy.kwh is not None:
         log.info("energy     %s kWh of training", format_metric(METRIC, state.energy.kwh))
+    _log_files(folder)
+    complete = progress.epoch > experiment.trainer.epochs and not progress.cut_short and not progress.out_of_turn
+    if complete and not progress.stop_reason and not state.monitor.exhausted(progress):
+        log.info("resume     %s", _command_for_more(state, experiment, folder), extra=about(RESUME))
+
+
+def _log_files(folder: Path) -> None:
     files = ", ".join(
         name
         for name in (
@@ -69,9 +79,6 @@ def log_closing(state: Training, experiment: Experiment, folder: Path, final: di
         if (folder / name).exists()
     )
     log.info("saved in   %s (%s)", display_path(folder), files)
-    complete = progress.epoch > experiment.trainer.epochs and not progress.cut_short and not progress.out_of_turn
-    if complete and not progress.stop_reason and not state.monitor.exhausted(progress):
-        log.info("resume     %s", _command_for_more(state, experiment, folder), extra=about(RESUME))
 
 
 def describe_overfit(metrics: Mapping[str, float], samples: int | None) -> str:

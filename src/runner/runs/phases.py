@@ -14,11 +14,12 @@ from runner.assembly.experiment import Experiment
 from runner.config import store_variable
 from runner.device import give_back_memory
 from runner.errors import TrainingError, describe_error
+from runner.model.recomputation import recomputing
 from runner.rundir import layout
 from runner.rundir.checkpoint import Checkpoints, load
 from runner.rundir.folders import shell_path
 from runner.rundir.manifest import ERROR, PAUSE
-from runner.runs import last_lines, out_of_memory, report
+from runner.runs import last_lines, lr_range, out_of_memory, report
 from runner.runs.code import RunCode
 from runner.runs.describe import describe_run, write_config, write_input_spec
 from runner.runs.outcome import Outcome, WantsArtifacts
@@ -140,6 +141,12 @@ class Run:
         if self._stop.requested:
             raise Interrupted
         self.outcome = Outcome("FINISHED", 0, {}, artifacts=artifacts)
+
+    def find_rate(self) -> None:
+        """Test learning rates in place of training: the run then has finished."""
+        with recomputing(self.state.model, self.state.settings.activation_checkpointing):
+            self._test_metrics = lr_range.find_rate(self.state, self._experiment, self._folder)
+        self.outcome = Outcome("FINISHED", 0, {})
 
     @contextmanager
     def ends_on_error(self) -> Iterator[None]:

@@ -245,6 +245,9 @@ def is_finished(resumed: Resumed) -> bool:
     measured = {k: v for k, v in numbers.items() if k.startswith(("val/", "test/"))}
     measured = measured or {k: v for k, v in numbers.items() if k.startswith("train/")}
     place, epochs = resumed.run.place, result.get("epochs")
+    if epochs == 0:
+        log.info("finished   %s, a test of learning rates, is finished: nothing to do", place)
+        return True
     log.info("finished   %s is finished, after %s epochs: nothing to do", place, epochs)
     log.info("result     %s", "   ".join(f"{name} {number:.4f}" for name, number in measured.items()) or "none")
     named = shell_path(resumed.folder) if resumed.folder is not None else resumed.run.run_id

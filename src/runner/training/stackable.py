@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from runner.config.settings import TrainerSettings
+from runner.config.settings import LrRangeSettings, TrainerSettings
 from runner.data.collate import Batch
 from runner.data.stream_part import StreamPart
 from runner.errors import first_line
@@ -37,6 +37,7 @@ SETTINGS: Mapping[str, Any] = {
     "log_norms": False,
     "activation_checkpointing": None,
     "on_oom": "fail",
+    "lr_range": LrRangeSettings(),
 }
 """Settings of the trainer that a stack does not have, with the values that leave them out."""
 

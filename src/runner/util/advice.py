@@ -18,7 +18,16 @@ CHOICES: dict[str, dict[str, str]] = {
         "numpy": "tensors",
         "tensor": "tensors",
     },
-    "debug": {"true": "fast", "yes": "fast", "on": "fast", "false": "null", "none": "null", "profiler": "profile"},
+    "debug": {
+        "true": "fast",
+        "yes": "fast",
+        "on": "fast",
+        "false": "null",
+        "none": "null",
+        "profiler": "profile",
+        "lr_find": "lr_range",
+        "lr_finder": "lr_range",
+    },
     "device": {
         "gpu": "cuda",
         "nvidia": "cuda",
