@@ -251,13 +251,28 @@ def test_what_trains_with_divided_weights(here: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    ("trainer.ema_decay=0.9", "trainer.compile=true", "precision=fp16", "optimizer=muon", "strategy.shard=[nothing]"),
+    ("trainer.ema_decay=0.9", "precision=fp16", "optimizer=muon", "strategy.shard=[nothing]"),
 )
 def test_what_divided_weights_refuse(here: Path, asked: str) -> None:
     code, printed = ended(start(here / "run", *DIVIDED, *SMALL, asked))
     assert code == 2, printed
     assert asked.partition("=")[0].removeprefix("trainer.") in printed
     assert not (here / "run").exists()
+
+
+@pytest.mark.parametrize("strategy", ("ddp", "fsdp"))
+@pytest.mark.parametrize("precision", ("fp64", "fp32"))
+def test_compiled_models_have_the_numbers_of_others(here: Path, strategy: str, precision: str) -> None:
+    ranks = (f"strategy={strategy}", "strategy.nproc_per_node=2", f"precision={precision}", "trainer.epochs=2")
+    started = [start(here / run, *SMALL, *ranks, f"trainer.compile={run}") for run in ("false", "true")]
+    for each in started:
+        code, printed = ended(each, 600)
+        assert code == 0, printed
+    plain, compiled = measured(here / "false"), measured(here / "true")
+    close = 1e-12 if precision == "fp64" else 1e-6
+    assert compiled == {key: pytest.approx(value, abs=close) for key, value in plain.items()}
+    states = [torch.load(here / run / "checkpoints" / "last.pt", weights_only=True) for run in ("false", "true")]
+    assert states[0]["model"].keys() == states[1]["model"].keys()
 
 
 @pytest.mark.parametrize("strategy", ("ddp", "fsdp"))

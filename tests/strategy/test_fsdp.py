@@ -1,19 +1,26 @@
 """Divided weights, with one rank in this process: what is gathered when does not depend on the number of ranks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 from torch.distributed import HashStore
 
 from helpers.composed import built, trained
 from helpers.problems import about, problems_of
 from helpers.tasks import Stacked
-from helpers.training import Log
+from helpers.training import Log, Silent, Stop
 from runner.errors import TrainingError
 from runner.model import probe
+from runner.rundir.checkpoint import Checkpoints
 from runner.strategy.blocks import find_blocks, uses_outside
+from runner.training.compilation import compile_model
+from runner.training.loop import fit
+from runner.training.state import make_training
 
 OWN = (
     "model=custom", "model._target_=helpers.tasks.Stacked", "task=custom", "task._target_=helpers.tasks.ByMethods",
@@ -66,6 +73,28 @@ class TestMethodsOfTheModel:
     def test_what_only_the_evaluation_does_is_said_plainly(self, tmp_path: Path) -> None:
         with pytest.raises(TrainingError, match=r"without calling the block.*strategy=ddp"):
             losses(tmp_path, "+task.in_evaluation=true", "strategy=fsdp")
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_blocks_are_compiled_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_it, compiled = torch.compile, []
+    quickly = partial(compile_it, backend="aot_eager")
+
+    def quick(function: Callable[..., Any], mode: str, **more: Any) -> Any:
+        compiled.append((function.__self__, mode))
+        return quickly(function, **more)
+
+    monkeypatch.setattr(torch, "compile", quick)
+    plain, state = (
+        make_training(built(*OWN, *more), Checkpoints(tmp_path / str(bool(more)), 1), Log(), Silent(), Stop())
+        for more in ((), ("strategy=fsdp", "trainer.compile=max-autotune"))
+    )
+    compile_model(state)
+    assert compiled == [(layer, "max-autotune") for layer in state.model.layers]
+    for each in (plain, state):
+        fit(each)
+    assert state.log.of("val/loss") == pytest.approx(plain.log.of("val/loss"), rel=1e-12)
+    assert list(state.model.state_dict()) == list(plain.model.state_dict())
 
 
 def test_a_block_is_used_outside_while_it_does_not_run() -> None:

@@ -309,7 +309,6 @@ def engine(
     refused = {
         "optimizers: several optimizers are": isinstance(optimizer, Several),
         "trainer.ema_decay: averaged weights are": trainer.ema_decay is not None,
-        "trainer.compile: a compiled model is": trainer.compile,
         "precision: float16 with a scaler is": scaled,
         "optimizer=muon is": "Muon" in label(optimizer),
         "task: parameters of a task or a loss are": any(weight.requires_grad for weight in task.parameters()),

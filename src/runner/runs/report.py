@@ -49,7 +49,7 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     flops = f", {cost.flops:,} FLOPs a sample{' in a step' if cost.of_step else ''}" if cost.flops else ""
     log.info(
         "model      %s: %s parameters%s%s",
-        type(experiment.model).__name__.removeprefix("FSDP" if experiment.strategy.divides else ""),
+        type(experiment.model).__name__,
         f"{parameter_count(experiment.model):,}",
         f", {own:,} more of the task" if own else "",
         flops,

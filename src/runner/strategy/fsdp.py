@@ -112,6 +112,15 @@ class FSDP(Ranked):
             text = f"strategy=fsdp: a step used the weights of a block without calling the block: {first_line(error)}"
             raise TrainingError(f"{text}; leave it out of {KEY}, or write strategy=ddp") from error
 
+    def compile(self, model: nn.Module, mode: str) -> nn.Module:
+        """Compile each block, whose weights are gathered as before; without blocks the model, of which all are."""
+        blocks = self._chosen(model).values()
+        if not blocks:
+            return super().compile(model, mode)
+        for block in blocks:  # torch has one limit for the shapes and modes of all, which it compiles as one function
+            block.compile(mode=mode, isolate_recompiles=True)
+        return model
+
     def plain(self, value: Any) -> Any:
         """Return a state with whole tensors, on the CPU of rank 0; all ranks have to call it."""
         if isinstance(value, DTensor):

@@ -81,6 +81,15 @@ class Single:
         """
         return task.measure(model, batch)
 
+    def compile(self, model: nn.Module, mode: str) -> nn.Module:
+        """Return a model that computes the same by compiled code, in a mode of `torch.compile`.
+
+        It has the attributes of the model, and is compiled when it is called.
+        """
+        compiled = torch.compile(model, mode=mode)
+        assert isinstance(compiled, nn.Module)
+        return compiled
+
     def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add up the gradients of all ranks, where `measure` has not prepared that: those of several optimizers."""
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from runner.data.collate import Batch
 from runner.data.loading import Loader
 from runner.data.source import saves_itself
+from runner.task import Step
 from runner.training.module_state import ModuleState
 from runner.training.saving import rng, set_rng
 from runner.training.state import Training
@@ -34,8 +36,9 @@ def compile_model(state: Training) -> float:
     mode = mode_of(state.settings.compile)
     if uses_graphs(mode, state.device.torch.type):
         state.precision.call_before_forward(torch.compiler.cudagraph_mark_step_begin)
-    state.forward = _compiled(state.model, mode)
-    state.eval_forward = state.forward if state.eval_model is state.model else _compiled(state.eval_model, mode)
+    compiled = partial(state.strategy.compile, mode=mode)
+    state.forward = compiled(state.model)
+    state.eval_forward = state.forward if state.eval_model is state.model else compiled(state.eval_model)
     with _restored(state):
         for batch in _batches(state, state.loaders.train):
             with state.precision.autocast():
@@ -49,7 +52,7 @@ def compile_model(state: Training) -> float:
             for loader in (state.loaders.val, state.loaders.test):
                 for batch in _batches(state, loader) if loader is not None else ():
                     with state.precision.autocast():
-                        state.task.measure(state.eval_forward, batch)
+                        _measure(state, state.eval_forward, batch)
         state.eval_model.train()
         state.task.train()
     state.device.synchronize()
@@ -60,15 +63,16 @@ def _losses(state: Training, batch: Batch) -> list[Tensor]:
     """Compute what is minimised for a batch: the loss, or those of several optimizers."""
     if state.takes_turns:
         return [loss for name, loss in state.task.turns(state.forward, batch) if name in state.losses]
-    loss = state.task.measure(state.forward, batch).loss
+    loss = _measure(state, state.forward, batch).loss
     assert loss is not None
     return [loss]
 
 
-def _compiled(model: nn.Module, mode: str) -> nn.Module:
-    compiled = torch.compile(model, mode=mode)
-    assert isinstance(compiled, nn.Module)  # with the attributes of the model
-    return compiled
+def _measure(state: Training, model: nn.Module, batch: Batch) -> Step:
+    """Compute a step; where each rank has a part of the weights, together with the others."""
+    if state.strategy.divides:
+        return state.strategy.measure(state.task, model, batch)
+    return state.task.measure(model, batch)
 
 
 @contextmanager
@@ -89,12 +93,13 @@ def _restored(state: Training) -> Iterator[None]:
 
 
 def _batches(state: Training, loader: Loader) -> Iterator[Batch]:
-    """Yield a batch of each size in an epoch, full and rest; none once a stop is requested."""
-    if state.stop.requested:
+    """Yield a batch of each size in an epoch, full and rest; none once a stop is requested, of any rank."""
+    if state.stopping():
         return
     batch = next(iter(loader.epoch(1)))
     yield batch
     rest = loader.samples % loader.batch_size
-    if rest and trees.first_axis(batch[0]) > rest and not state.stop.requested:
-        inputs, targets = trees.tree_map(lambda leaf: leaf[:rest], batch)
+    if rest and loader.samples > rest and not state.stopping():
+        first, last = loader.share.of(0, rest)
+        inputs, targets = trees.tree_map(lambda leaf: leaf[: max(1, last - first)], batch)
         yield inputs, targets
