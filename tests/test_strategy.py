@@ -4,10 +4,14 @@ runs/test_ranked.py kills and stops them.
 """
 
 import json
+import pickle
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import sleep
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -18,12 +22,15 @@ from torch.distributed import HashStore, TCPStore
 from conftest import Called
 from helpers.killed import measured
 from helpers.ranks import SMALL, start
+from runner.config.command_line import make_composer, parse_arguments
 from runner.data.share import Share
 from runner.errors import ConfigError
+from runner.runs import ranked
 from runner.strategy.blocks import find_blocks
 from runner.strategy.ranked import CALLS_BETWEEN, Ranked
 from runner.sweeps.launchers.slots import make_slots
-from runner.util.ranks import Heart, Ranks
+from runner.util.heart import Heart
+from runner.util.ranks import Ranks
 
 Runner = Callable[..., Called]
 
@@ -156,13 +163,13 @@ class TestSignsOfLife:
     @pytest.fixture
     def hearts(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Heart]]:
         """Two ranks in this process, whose silence is noticed after half a second."""
-        monkeypatch.setattr("runner.util.ranks.BEAT_SECONDS", 0.05)
-        monkeypatch.setattr("runner.util.ranks.SILENT_SECONDS", 0.5)
+        monkeypatch.setattr("runner.util.heart.BEAT_SECONDS", 0.05)
+        monkeypatch.setattr("runner.util.heart.SILENT_SECONDS", 0.5)
         monkeypatch.setattr(Heart, "_end", lambda *_: None)
         store = TCPStore("127.0.0.1", 0, is_master=True)
         ranks = [Ranks(number, 2, number, 2) for number in (0, 1)]
         for rank in ranks:
-            vars(rank)["_torchrun"] = store
+            vars(rank)["_torchrun"] = store.clone()
         hearts = [Heart(rank) for rank in ranks]
         yield hearts
         for heart in hearts:
@@ -194,3 +201,52 @@ def test_a_yes_is_known_soon_however_fast_the_calls_before_were() -> None:
         assert strategy.agree("end", True, now=True)
     finally:
         dist.destroy_process_group()
+
+
+class TestHandingOn:
+    @pytest.fixture
+    @staticmethod
+    def ranks() -> Iterator[list[Ranks]]:
+        store = TCPStore("127.0.0.1", 0, is_master=True)
+        ranks = [Ranks(number, 2, number, 2) for number in (0, 1, 1)]
+        for rank in ranks:
+            vars(rank)["_torchrun"] = store.clone()
+        yield ranks  # the store ends with this frame
+
+    def test_the_value_is_for_the_rank_that_runs_now(self, ranks: list[Ranks]) -> None:
+        """Rank 1 has asked, was started again before rank 0 answered, and asks once more."""
+        leader, _, again = ranks
+        leader.remember("token/1", "of the one that was killed")
+        with ThreadPoolExecutor() as pool:
+            handed = pool.submit(leader.hand_on, "config")
+            assert pool.submit(again.receive).result(10) == "config"
+            handed.result(10)
+        assert again._start == leader._start != ""
+
+    def test_only_the_first_value_counts(self, ranks: list[Ranks]) -> None:
+        leader, other, _ = ranks
+        with ThreadPoolExecutor() as pool:
+            received = pool.submit(other.receive)
+            leader.hand_on("config")
+            leader.hand_on(None)
+            assert received.result(10) == "config"
+
+    def test_no_secret_is_handed_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Anyone who reaches the port of torchrun can read it."""
+        monkeypatch.setenv("OF_THE_HUB", "canary-of-the-hub")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "canary-of-the-store")
+        typed = [
+            "tracking=server", "tracking.uri=http://ada:canary-in-the-address@127.0.0.1:9", "strategy=ddp",
+            "tracking.description=${oc.env:OF_THE_HUB}", "tracking.run_name=canary-of-the-store",
+        ]  # fmt: skip
+        cfg, problems = make_composer(parse_arguments([])).compose(typed)
+        assert cfg is not None and not problems
+        group, handed = MagicMock(), list[ranked.Handed]()
+        group.hand_on = handed.append
+        monkeypatch.setattr(Ranks, "here", lambda: group)
+        monkeypatch.setattr(ranked, "share_streams", lambda _: None)
+        with ranked.leading(SimpleNamespace(choices={}, fitted=None), cfg, Path("run")):  # type: ignore[arg-type]
+            pass
+        (only,) = handed
+        assert b"canary" not in pickle.dumps(only)
+        assert pickle.loads(only.config).tracking.description == "canary-of-the-hub"

@@ -1,4 +1,4 @@
-"""A Slurm of one node with its own munge, which the tests start and stop in a temporary folder."""
+"""A Slurm with its own munge, which the tests start and stop in a temporary folder; its nodes are on this machine."""
 
 import getpass
 import os
@@ -8,7 +8,8 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
@@ -20,16 +21,15 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser={user}
 SlurmdUser={user}
 SlurmctldPort={controller}
-SlurmdPort={node}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CryptoType=crypto/munge
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd.%n.log
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -42,9 +42,11 @@ ReturnToService=2
 KillWait=20
 MinJobAge=60
 MpiDefault=none
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
-PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP
+{nodes}
+PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} State=UNKNOWN"
 
 
 def missing() -> list[str]:
@@ -53,23 +55,24 @@ def missing() -> list[str]:
 
 
 @contextmanager
-def slurm(folder: Path, cpus: int = 2) -> Iterator[dict[str, str]]:
+def slurm(folder: Path, cpus: int = 2, nodes: int = 1) -> Iterator[dict[str, str]]:
     """Run Slurm; yield the environment variables by which a process finds it."""
-    for name in ("state", "spool"):
-        (folder / name).mkdir(parents=True)
+    (folder / "state").mkdir(parents=True)
+    host = socket.gethostname()
+    names = [host, *(f"{host}-{number}" for number in range(2, nodes + 1))]  # the first one's name has an address
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o600)
     conf = folder / "slurm.conf"
-    controller, node = _free_ports()
+    controller, *ports = _free_ports(1 + nodes)
+    node = partial(NODE.format, host=host, cpus=cpus)
     conf.write_text(
         CONF.format(
-            host=socket.gethostname(),
+            host=host,
             user=getpass.getuser(),
             controller=controller,
-            node=node,
             folder=folder,
-            cpus=cpus,
+            nodes="\n".join(node(name=name, port=port) for name, port in zip(names, ports, strict=True)),
         )
     )
     environment = {"SLURM_CONF": str(conf)}
@@ -79,7 +82,8 @@ def slurm(folder: Path, cpus: int = 2) -> Iterator[dict[str, str]]:
     ]  # fmt: skip
     running = []
     try:
-        for command in (munge, ["slurmctld", "-D", "-f", str(conf)], ["slurmd", "-D", "-f", str(conf)]):
+        daemons = [["slurmctld", "-D"], *(["slurmd", "-D", "-N", name] for name in names)]
+        for command in (munge, *([*daemon, "-f", str(conf)] for daemon in daemons)):
             command[0] = _which(command[0]) or command[0]
             running.append(
                 subprocess.Popen(
@@ -110,7 +114,7 @@ def _wait_until_idle(environment: dict[str, str], folder: Path) -> None:
         states = subprocess.run(
             ["sinfo", "-h", "-o", "%T"], env=os.environ | environment, capture_output=True, text=True, check=False
         )
-        if states.stdout.strip() == "idle":
+        if set(states.stdout.split()) == {"idle"}:
             return
         if time.monotonic() > deadline:
             logs = "\n".join(path.read_text()[-2000:] for path in folder.glob("*.log"))
@@ -122,8 +126,9 @@ def _which(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as open_:
+        sockets = [open_.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]

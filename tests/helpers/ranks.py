@@ -1,6 +1,7 @@
 """Shared by the tests of several ranks: commands that start them, and the processes of a rank."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,21 @@ def start(folder: Path, *arguments: str, by: Sequence[str] = ("-m", "runner")) -
 def torchrun(ranks: int, *options: str) -> list[str]:
     """Return what Python runs so that torchrun starts ranks of runner."""
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *options, "-m", "runner"]
+
+
+def node(port: int, *options: str) -> list[str]:
+    """Return what Python runs so that torchrun starts a rank on one of two machines; both are this one."""
+    return [
+        "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d",
+        f"--rdzv-endpoint=localhost:{port}", "--local-addr=localhost", *options, "-m", "runner",
+    ]  # fmt: skip
+
+
+def free_port() -> int:
+    """Return a port that nobody listens to."""
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return int(one.getsockname()[1])
 
 
 def rank_of(started: Started, rank: int) -> psutil.Process:

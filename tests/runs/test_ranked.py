@@ -8,11 +8,12 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from helpers.killed import assert_ended_the_same, measured
-from helpers.ranks import SMALL, Started, rank_of, start, torchrun
+from helpers.ranks import SMALL, Started, free_port, node, rank_of, start, torchrun
 from helpers.tasks import PAIR
 from runner.rundir import layout
 
@@ -286,3 +287,61 @@ def test_convolutions_have_the_numbers_of_one_process(here: Path, strategy: str)
     assert one.keys() == several.keys()
     for key, value in one.items():
         assert several[key] == pytest.approx(value, abs=1e-12), key
+
+
+class TestTwoMachines:
+    """Each is a torchrun on this machine, which sees nothing of the processes of the other."""
+
+    def pair(self, folder: Path, *arguments: str, options: tuple[str, ...] = ()) -> tuple[Started, Started]:
+        """Start both; return that with rank 0 first."""
+        port = free_port()
+        both = [start(folder, "strategy=ddp", *arguments, by=node(port, *options)) for _ in range(2)]
+        wait_for_checkpoint(folder)
+        both.sort(key=lambda started: "0" not in ranks_of(started))
+        return both[0], both[1]
+
+    @pytest.mark.parametrize("told", (0, 1))
+    def test_a_signal_to_one_ends_both_in_a_checkpoint_that_resumes_exactly(
+        self, whole: Path, here: Path, told: int
+    ) -> None:
+        folder = here / "run"
+        both = self.pair(folder, *LONG)
+        both[told].terminate()
+        printed = [ended(started)[1] for started in both]
+        assert result_of(folder)["status"] == "KILLED", printed
+        port = free_port()
+        for started in [start(folder, by=node(port)) for _ in range(2)]:
+            code, text = ended(started)
+            assert code == 0, text
+        assert_ended_the_same(folder, whole)
+
+    def test_a_killed_rank_is_named(self, here: Path) -> None:
+        folder = here / "run"
+        both = self.pair(folder, *LONG, "trainer.epochs=1000")
+        rank_of(both[1], 1).kill()
+        codes = [ended(started)[0] for started in both]
+        assert codes == [1, 1]
+        assert result_of(folder)["error"].startswith("rank 1 has ended without an error")
+
+    def test_an_error_of_the_other_is_that_of_the_run(self, here: Path) -> None:
+        folder, port = here / "run", free_port()
+        more = ("task=custom", "task._target_=helpers.tasks.FailsOnRankOne")
+        both = [start(folder, "strategy=ddp", *SMALL, *more, by=node(port)) for _ in range(2)]
+        assert [ended(started)[0] for started in both] == [1, 1]
+        assert result_of(folder)["error"].startswith("rank 1: ValueError: this rank fails")
+
+    @pytest.mark.parametrize("rank", (0, 1))
+    def test_a_killed_rank_is_started_again_with_the_other(self, whole: Path, here: Path, rank: int) -> None:
+        folder = here / "run"
+        both = self.pair(folder, *LONG, options=("--max-restarts=2",))
+        rank_of(both[rank], rank).kill()
+        for started in both:
+            code, printed = ended(started)
+            assert code == 0, printed
+        assert measured(folder) == measured(whole)
+
+
+def ranks_of(started: Started) -> list[str]:
+    """Return the ranks that a torchrun has started."""
+    children = psutil.Process(started.pid).children(recursive=True)
+    return [number for child in children if (number := child.environ().get("RANK")) is not None]

@@ -12,13 +12,13 @@ from conftest import Called
 from helpers.problems import about
 from helpers.sweeping import wait_for, write_fates
 from runner.config.compose import Composer
+from runner.config.credentials import without_credentials
 from runner.config.settings import SweepSettings
 from runner.errors import ConfigError
 from runner.rundir import journal, layout
 from runner.rundir.lock import lock
 from runner.saved.run import read_result
 from runner.sweeps.check import build_jobs, preflight
-from runner.sweeps.check.compose_jobs import without_credentials
 from runner.sweeps.jobs import Job, JobSpec
 from runner.sweeps.launchers import supervisor
 from runner.sweeps.launchers.cluster import Cluster, ClusterHandle, for_node

@@ -18,7 +18,7 @@ from helpers.faults import inject
 from helpers.sweeping import Forked
 from helpers.talkative import OF_ALL, SECRETS, assert_no_secret, write_talkative
 from runner.config.compose import Composer
-from runner.sweeps.check.compose_jobs import without_credentials
+from runner.config.credentials import without_credentials
 from runner.tracking.store import connect, local_uri
 from runner.util.redaction import redact, register_secret_arguments, register_secrets
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from runner.config.credentials import without_credentials
 from runner.config.hydra_job import without_hydra
 from runner.errors import ConfigError, Problem, describe_error
 from runner.rundir import layout
@@ -66,13 +67,14 @@ def check(cfg: DictConfig) -> int | None:
     return None
 
 
-def launch(argv: Sequence[str], count: int, module: str = "runner") -> int:
+def launch(argv: Sequence[str], count: int, module: str = "runner", machines: Sequence[str] = ("--standalone",)) -> int:
     """Start a command as several ranks on this machine, and wait for them.
 
     Args:
         argv: the arguments of `python -m <module>`.
         count: the number of ranks.
         module: the command.
+        machines: the options of torchrun that tell it of other machines with as many ranks each.
 
     Returns:
         The exit code of rank 0, or that of a signal.
@@ -83,7 +85,7 @@ def launch(argv: Sequence[str], count: int, module: str = "runner") -> int:
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores.usable_cores() // count)))
     logging.disable(logging.CRITICAL)  # of torchrun: rank 0 says what happens
-    arguments = ["--standalone", f"--nproc-per-node={count}", "-m", module, *argv]
+    arguments = [*machines, f"--nproc-per-node={count}", "-m", module, *argv]
     try:
         run.run(run.get_args_parser().parse_args(arguments))
     except SignalException as interruption:
@@ -99,7 +101,8 @@ class Handed:
     """What the other ranks get from rank 0.
 
     Attributes:
-        config: composed, with Hydra's own node.
+        config: composed, with Hydra's own node. Anyone who reaches the port of torchrun can read it: a secret of the
+            environment is a reference in it, and the address of the tracking store is without credentials.
         choices: which member of each group was chosen.
         preprocessing: of a resumed run; None for a new one.
         folder: of the run.
@@ -126,8 +129,9 @@ def leading(experiment: "Experiment", cfg: DictConfig, folder: Path) -> Iterator
     if group is None:
         yield
         return
-    group.remember("folder", str(folder))
-    handed = Handed(pickle.dumps(cfg), experiment.choices, experiment.fitted, folder, list(sys.path))
+    group.remember("folder", str(folder.absolute()))
+    config, place = pickle.dumps(without_credentials(cfg)), folder.absolute()
+    handed = Handed(config, experiment.choices, experiment.fitted, place, list(sys.path))
     group.hand_on(handed)
     with group.joined():
         share_streams(experiment)
@@ -142,7 +146,7 @@ def lead(group: Ranks, args: Namespace, run: Callable[[Namespace], int]) -> int:
         args: of the command; changed for a resume.
         run: runs it, and returns its exit code.
     """
-    folder = group.remembered("folder") if group.attempt else None
+    folder = group.remembered("folder") if "TORCHELASTIC_RUN_ID" in os.environ else None
     if folder is not None and (Path(folder) / layout.CHECKPOINTS / layout.LAST).exists():
         args.overrides = [f"resume={folder}"]
     with dismissing():
@@ -199,7 +203,7 @@ def follow(group: Ranks) -> int:
                 return _train(group, handed, stop)
         except BaseException as error:
             traceback.print_exc()
-            group.report(redact(describe_error(error)), redact(traceback.format_exc()))
+            group.report(error, redact(describe_error(error)), redact(traceback.format_exc()))
             return EXIT_FAILED
 
 
@@ -253,9 +257,13 @@ def _fit_and_test(state: "Training", experiment: "Experiment") -> None:
 
 
 def _write_to(path: Path) -> None:
-    """Let this process write to a file instead of the terminal."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    """Let this process write to a file instead of the terminal, on the disk of its own machine if none is shared."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        print(f"note       the log of this rank is here: {describe_error(error)}", file=sys.stderr)
+        return
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(number, 1)

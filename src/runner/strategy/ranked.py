@@ -13,7 +13,7 @@ from runner.data.share import Padding, Share
 from runner.model.probe import BATCH_NORM
 from runner.strategy.single import Single
 from runner.task import Step
-from runner.util.ranks import Ranks
+from runner.util.ranks import Ranks, is_of_group
 
 T = TypeVar("T")
 N = TypeVar("N", bound=Tensor | float)
@@ -23,9 +23,6 @@ AGREE_SECONDS = 0.25
 
 CALLS_BETWEEN = 100
 """The most calls that are answered without asking: later steps may take longer than those that were timed."""
-
-OF_GROUP = ("gloo", "NCCL", "ProcessGroup", "TCPStore", "Connection closed by peer", "Connection reset by peer")
-"""Words of the errors of operations among ranks."""
 
 
 class Ranked(Single):
@@ -106,8 +103,7 @@ class Ranked(Single):
 
     def cause(self, error: BaseException) -> BaseException:
         """Return the error of another rank, if this one is of an operation among all."""
-        of_group = isinstance(error, RuntimeError) and any(word in str(error) for word in OF_GROUP)
-        return (self._group.cause() or error) if of_group else error
+        return (self._group.cause() or error) if is_of_group(error) else error
 
 
 class _Vote:

@@ -10,11 +10,11 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from runner.config import store_variable
+from runner.config.credentials import without_credentials
 from runner.config.settings import TrackingSettings
 from runner.errors import ConfigError, describe_error
 from runner.rundir import layout
 from runner.rundir.folders import display_path
-from runner.sweeps.check.compose_jobs import without_credentials
 from runner.sweeps.closing import Closing, log_how_to_resume
 from runner.sweeps.display import Display
 from runner.sweeps.jobs import Job, JobOutcome, JobProgress, JobSpec

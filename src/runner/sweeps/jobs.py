@@ -62,6 +62,23 @@ class JobInfo:
 
 
 @dataclass(frozen=True)
+class Nodes:
+    """The machines of a job, each with as many of its ranks.
+
+    Attributes:
+        count: of them.
+        number: of this one, from 0.
+        address: of the first one.
+        port: there, where the ranks meet.
+    """
+
+    count: int
+    number: int
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """Everything that a job's process needs to run it.
 
@@ -78,7 +95,8 @@ class JobSpec:
         artifacts: `all` or `best`: which jobs of the sweep have plots and a saved model.
         group: with `best`, only jobs of the same group are compared.
         pause_after: the epoch after which it pauses; None: it does not.
-        ranks: that train it together; None: its own process does.
+        ranks: that train it together, on one machine or on each of several; None: its own process does.
+        nodes: the machines; None: there is one.
     """
 
     number: int
@@ -94,6 +112,14 @@ class JobSpec:
     group: str = ""
     pause_after: int | None = None
     ranks: int | None = None
+    nodes: Nodes | None = None
+
+    @property
+    def printed(self) -> Path:
+        """The file for the output of its process on this machine."""
+        if self.nodes is None or self.nodes.number == 0:
+            return self.folder / layout.LOG
+        return self.folder / layout.RANKS / f"node{self.nodes.number}.log"
 
 
 @dataclass(frozen=True)

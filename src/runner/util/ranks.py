@@ -1,14 +1,12 @@
 """The ranks of a run: the processes that torchrun has started, and what they tell each other besides training.
 
-Each rank beats in the store of torchrun. A rank that is silent for a minute ends the run, and so does an error in any
-of them; rank 0 reports which.
+An error in any of them ends the run, and rank 0 reports which.
 """
 
 import os
 import pickle
-import signal
+import secrets
 import socket
-import threading
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,30 +19,34 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from runner.errors import TrainingError
+from runner.util.heart import BEAT_SECONDS, SILENT_SECONDS, Heart
+from runner.util.stopping import INTERRUPT
 
 if TYPE_CHECKING:
     import torch.distributed
 
-BEAT_SECONDS = 5.0
-"""Between two signs of life of a rank."""
-
-SILENT_SECONDS = 60.0
-"""A rank without a sign of life for so long ends the run."""
-
 COLLECTIVE_SECONDS = 120.0
 """The longest wait of an operation among all ranks."""
-
-DONE = "done"
-"""The last sign of life of a rank that has nothing left to do, while rank 0 draws plots and uploads."""
 
 START_SECONDS = 3600.0
 """The longest wait for rank 0 to compose the config, and to load the data."""
 
-ORPHAN_SECONDS = 8.0
-"""Time for a rank without torchrun to write a checkpoint."""
-
 REPORT_SECONDS = 2.0
 """How long rank 0 waits for the report of a rank that has failed."""
+
+LOST_SECONDS = 2.5 * BEAT_SECONDS
+"""After an error, a rank of another machine that gives neither a sign of life nor a report for so long has ended."""
+
+LOOK_SECONDS = 0.05
+"""Between two looks at the store, where one waits for another."""
+
+OF_GROUP = ("gloo", "NCCL", "ProcessGroup", "TCPStore", "Connection closed by peer", "Connection reset by peer")
+"""Words of the errors of operations among ranks."""
+
+
+def is_of_group(error: BaseException) -> bool:
+    """Return whether an error is of an operation among ranks: another rank may have caused it."""
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in OF_GROUP)
 
 
 @dataclass
@@ -56,7 +58,6 @@ class Ranks:
         count: of all.
         local_rank: of this process among those of its machine.
         local_count: of those of its machine.
-        attempt: how often torchrun has started them again.
         heart: of this process, while it has joined the others.
     """
 
@@ -64,8 +65,9 @@ class Ranks:
     count: int
     local_rank: int
     local_count: int
-    attempt: int = 0
-    heart: "Heart | None" = field(default=None, compare=False, kw_only=True)
+    heart: Heart | None = field(default=None, compare=False, kw_only=True)
+    _start: str = field(default="", compare=False, kw_only=True)
+    _handed: bool = field(default=False, compare=False, kw_only=True)
 
     @classmethod
     def here(cls) -> "Ranks | None":
@@ -73,9 +75,7 @@ class Ranks:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         if not all(os.environ.get(name, "").isdecimal() for name in (*names, "MASTER_PORT")):
             return None
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        rank, count, local_rank, local_count = (int(os.environ[name]) for name in names)
-        return _ranks(rank, count, local_rank, local_count, int(attempt) if attempt.isdecimal() else 0)
+        return _ranks(*(int(os.environ[name]) for name in names))
 
     @cached_property
     def _torchrun(self) -> "torch.distributed.Store":
@@ -87,28 +87,54 @@ class Ranks:
 
     @cached_property
     def _store(self) -> "torch.distributed.Store":
-        """The part of the store of this attempt."""
+        """The part of the store that those ranks use which rank 0 has started together."""
         from torch.distributed import PrefixStore
 
-        return PrefixStore(f"runner/{self.attempt}", self._torchrun)
+        return PrefixStore(f"runner/{self._start}", self._torchrun)
 
     def remember(self, key: str, value: str) -> None:
-        """Write a text that a later attempt reads."""
+        """Write a text for the ranks that torchrun starts after these."""
         self._torchrun.set(f"runner/{key}", value)
 
     def remembered(self, key: str) -> str | None:
-        """Read the text that an earlier attempt wrote; None without one."""
+        """Read a text; None if no earlier ranks wrote it."""
         name = f"runner/{key}"
         return self._torchrun.get(name).decode() if self._torchrun.check([name]) else None
 
     def hand_on(self, value: object) -> None:
-        """Send a value to the other ranks, before training; they call `receive`. Only the first one counts."""
-        self._store.compare_set("start", "", _encode(value))
+        """Send a value to the other ranks, before training; they call `receive`. Only the first one counts.
+
+        Each rank has a token, by which it is told from the one before it: torchrun may start ranks again at any time,
+        those of another machine earlier or later, and counts how often on each machine for itself (2.14).
+
+        Raises:
+            KeyboardInterrupt: a signal has arrived while it waits for the others.
+        """
+        if self._handed:
+            return
+        self._start, self._handed = secrets.token_hex(8), True
+        text, waiting, sent = _encode((self._start, value)), set(range(1, self.count)), dict[int, str]()
+        while waiting:
+            for rank in sorted(waiting):
+                token = self.remembered(f"token/{rank}")
+                if token is not None and sent.get(rank) != token:
+                    self.remember(f"start/{token}", text)
+                    sent[rank] = token
+                elif token is not None and self.remembered(f"taken/{token}"):
+                    waiting.remove(rank)
+            INTERRUPT.check()
+            sleep(LOOK_SECONDS)
 
     def receive(self) -> Any:
         """Wait for the value that rank 0 sends. Torchrun ends this process if rank 0 ends without one."""
-        self._store.wait(["start"], timedelta(seconds=START_SECONDS))
-        return _decode(self._store.get("start"))
+        token = secrets.token_hex(8)
+        self.remember(f"token/{self.rank}", token)
+        key = f"runner/start/{token}"
+        self._torchrun.wait([key], timedelta(seconds=START_SECONDS))
+        self._start, value = _decode(self._torchrun.get(key))
+        self._torchrun.delete_key(key)
+        self.remember(f"taken/{token}", "yes")
+        return value
 
     @contextmanager
     def joined(self) -> Iterator[None]:
@@ -117,7 +143,7 @@ class Ranks:
         import torch.distributed as dist
 
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        self._store.set(f"process/{self.rank}", f"{socket.gethostname()}:{os.getpid()}")
+        self._store.set(f"process/{self.rank}", f"{_machine()}:{os.getpid()}")
         dist.init_process_group(
             backend,
             store=self._store,
@@ -133,10 +159,16 @@ class Ranks:
             if dist.is_initialized():
                 dist.destroy_process_group()
 
-    def report(self, error: str, details: str) -> None:
-        """Tell rank 0 why this rank fails."""
+    def report(self, error: BaseException, text: str, details: str) -> None:
+        """Tell rank 0 why this rank fails.
+
+        Args:
+            error: what was raised here.
+            text: in words.
+            details: the traceback.
+        """
         with suppress(Exception):  # torchrun is gone, too
-            self._store.set(f"error/{self.rank}", _encode((time(), error, details)))
+            self._store.set(f"error/{self.rank}", _encode((is_of_group(error), time(), text, details)))
 
     def cause(self) -> "RankError | None":
         """Return the error of the rank that has failed first; None if no other rank has failed.
@@ -145,21 +177,31 @@ class Ranks:
         """
         if self.heart is not None and self.heart.silent is not None:
             return RankError(f"rank {self.heart.silent} was silent for {SILENT_SECONDS:.0f} s, and the run was ended")
-        others = [rank for rank in range(self.count) if rank != self.rank]
-        deadline = monotonic() + REPORT_SECONDS
+        others, began = [rank for rank in range(self.count) if rank != self.rank], monotonic()
         with suppress(Exception):  # torchrun is gone
             while True:
+                waited = monotonic() - began
                 ended = [rank for rank in others if self._is_dead(rank)]  # a rank reports before it ends
                 reports = {rank: _decode(self._store.get(f"error/{rank}")) for rank in others if self._has(rank)}
+                quiet = [rank for rank in others if rank not in reports and self._is_quiet(rank, began)]
+                if waited > LOST_SECONDS:
+                    ended += quiet
                 if killed := [rank for rank in ended if rank not in reports]:
                     return RankError(f"rank {killed[0]} has ended without an error: it was killed")
-                if reports:  # those of others may be consequences
-                    rank, (_, error, details) = min(reports.items(), key=lambda report: report[1][0])
+                causes = {rank: report for rank, report in reports.items() if not report[0]}
+                if causes or (reports and not quiet):  # those of others may be consequences
+                    rank, (_, _, error, details) = min(reports.items(), key=lambda report: report[1][:2])
                     return RankError(f"rank {rank}: {error}", details)
-                if monotonic() >= deadline:
+                if waited > REPORT_SECONDS and not quiet:
                     break
-                sleep(0.1)
+                sleep(LOOK_SECONDS)
         return None
+
+    def _is_quiet(self, rank: int, since: float) -> bool:
+        """Return whether a rank of another machine has not given a sign of life since a time."""
+        if self.heart is None or self._place(rank) is not None:
+            return False
+        return self.heart.seen.get(rank, 0.0) < since
 
     def _has(self, rank: int) -> bool:
         return bool(self._store.check([f"error/{rank}"]))
@@ -182,13 +224,18 @@ class Ranks:
         """Return the process number of a rank of this machine; None on another machine."""
         if not self._store.check([f"process/{rank}"]):
             return None
-        host, _, number = self._store.get(f"process/{rank}").decode().rpartition(":")
-        return int(number) if host == socket.gethostname() else None
+        machine, _, number = self._store.get(f"process/{rank}").decode().rpartition(":")
+        return int(number) if machine == _machine() else None
 
 
 @cache
-def _ranks(rank: int, count: int, local_rank: int, local_count: int, attempt: int) -> Ranks:
-    return Ranks(rank, count, local_rank, local_count, attempt)
+def _ranks(rank: int, count: int, local_rank: int, local_count: int) -> Ranks:
+    return Ranks(rank, count, local_rank, local_count)
+
+
+def _machine() -> str:
+    """Return a name of this machine that no other one of the run has: containers may share the name of a host."""
+    return f"{socket.gethostname()}/{os.environ.get('GROUP_RANK', '')}"
 
 
 def _encode(value: object) -> str:
@@ -210,63 +257,3 @@ class RankError(TrainingError):
     def __init__(self, text: str, details: str = "") -> None:
         super().__init__(text)
         self.details = details
-
-
-class Heart:
-    """A thread that beats, and that listens to the others: rank 0 to all, the others to rank 0."""
-
-    def __init__(self, ranks: Ranks) -> None:
-        self._ranks, self._stopped = ranks, threading.Event()
-        self.silent: int | None = None
-        self._store = ranks._torchrun.clone()  # a connection of its own: another may wait for a key
-        self._thread = threading.Thread(target=self._beat, name="heart", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop to beat, and tell the others that this rank is done: its silence is no failure."""
-        self._stopped.set()
-        self._thread.join(BEAT_SECONDS)
-        with suppress(Exception):  # torchrun is gone
-            self._store.set(self._key(self._ranks.rank), DONE)
-
-    def _key(self, rank: int) -> str:
-        return f"runner/{self._ranks.attempt}/beat/{rank}"
-
-    def _beat(self) -> None:
-        ranks = self._ranks
-        others = [rank for rank in range(ranks.count) if rank != 0] if ranks.rank == 0 else [0]
-        last, seen, count = dict.fromkeys(others, ""), dict.fromkeys(others, monotonic()), 0
-        try:
-            while True:
-                count += 1
-                self._store.set(self._key(ranks.rank), str(count))
-                for rank in others:
-                    beat = self._store.get(self._key(rank)).decode() if self._store.check([self._key(rank)]) else ""
-                    if beat != last[rank] or beat == DONE:
-                        last[rank], seen[rank] = beat, monotonic()
-                    elif monotonic() - seen[rank] > SILENT_SECONDS and self.silent is None:
-                        self.silent = rank
-                        self._end(rank)
-                if self._stopped.wait(BEAT_SECONDS):
-                    return
-        except Exception:  # torchrun is gone, which would have ended this process
-            if not self._stopped.is_set():
-                os.kill(os.getpid(), signal.SIGTERM)
-                sleep(ORPHAN_SECONDS)
-                os._exit(1)
-
-    def _end(self, rank: int) -> None:
-        """End the run, as a rank is silent. The operation that waits for it fails when its process is gone.
-
-        `ProcessGroup.abort` does that for NCCL; for Gloo it returns and the operation waits on (torch 2.14).
-        """
-        ranks = self._ranks
-        if ranks.rank != 0:
-            os._exit(1)  # torchrun ends the others
-        if (process := ranks.process_here(rank)) is not None:
-            with suppress(psutil.Error):
-                process.kill()
-        import torch.distributed as dist
-
-        if dist.group.WORLD is not None:
-            dist.group.WORLD.abort()

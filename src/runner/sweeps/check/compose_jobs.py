@@ -1,13 +1,10 @@
 """Composing the jobs of a sweep, which differ in a few values only: their common part is composed once."""
 
-import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner.config.compose import Composer
 from runner.config.hydra_job import refer_to
@@ -15,8 +12,6 @@ from runner.config.interpolation import escape_references
 from runner.config.notify import KEY
 from runner.config.overrides import key_of
 from runner.errors import Problem
-from runner.util.redaction import MASK, redact
-from runner.util.uri import strip_credentials
 
 
 @dataclass
@@ -47,43 +42,3 @@ def as_job(cfg: DictConfig, number: int, folder: Path) -> None:
     with read_write(cfg):
         cfg.tracking.register, cfg.tracking.notify = None, []
     refer_to(cfg)
-
-
-def without_credentials(cfg: DictConfig) -> DictConfig:
-    """Return a job's config for a file: without its launcher, and without secrets.
-
-    Credentials are removed from the address of the tracking store. Secrets from environment variables stay references,
-    which are resolved where the job runs. A secret that was typed stays in a job's own values, as the job needs it.
-    """
-    copied = copy.deepcopy(cfg)
-    refers = OmegaConf.is_interpolation(copied.tracking, "uri")
-    uri = "" if refers else copied.tracking.uri or ""
-    bare = strip_credentials(uri) if uri else ""
-
-    def clean(texts: Sequence[str]) -> list[str]:
-        own = [text for text in texts if not text.lstrip("+~").startswith("hydra.launcher")]
-        return [text.replace(uri, bare) if uri else text for text in own]
-
-    with read_write(copied), read_write(copied.hydra), open_dict(copied.hydra):
-        copied.hydra.launcher = {}
-        if not refers:
-            copied.tracking.uri = bare or None
-        for name, value in copied.hydra.overrides.items():
-            copied.hydra.overrides[name] = clean(value)
-        dirname = copied.hydra.job.override_dirname
-        copied.hydra.job.override_dirname = dirname.replace(uri, bare) if uri else dirname
-        for key in copied:
-            _hide_secrets(copied._get_node(key), everything=key == "hydra")
-    return copied
-
-
-def _hide_secrets(node: Any, everything: bool) -> None:
-    """Mask the secrets in a node; without `everything`, only replace values of environment variables by references."""
-    if isinstance(node, DictConfig | ListConfig):
-        if not (node._is_none() or node._is_missing() or node._is_interpolation()):
-            for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
-                _hide_secrets(node._get_node(key), everything)
-    elif isinstance(value := node._value(), str):
-        hidden = redact(value)
-        if everything or MASK not in hidden:
-            node._val = hidden

@@ -1,15 +1,13 @@
 """`hydra/launcher=slurm`: one Slurm job per job of the sweep, through submitit; those that start together are an array.
 
+A job of several ranks may have several nodes, on each of which srun starts one task: its ranks are started by torchrun.
+
 A job that Slurm preempts, or that is about to run out of time, writes a checkpoint and is requeued under the same id;
 it resumes from there.
 """
 
 import os
 import shutil
-import signal
-import subprocess
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,18 +18,15 @@ import submitit
 from runner.config.keys import format_value
 from runner.errors import ConfigError, Problem, first_line
 from runner.sweeps.jobs import JobSpec
-from runner.sweeps.launchers import supervisor
 from runner.sweeps.launchers.cluster import Cluster, ClusterHandle, for_node
 from runner.sweeps.launchers.forkserver import describe_exit
 from runner.sweeps.launchers.launcher import ExitStatus, ResourceRequest
 from runner.sweeps.launchers.slots import Slot
+from runner.sweeps.launchers.slurm_node import SUBMITTED, Submitted
 from runner.sweeps.launchers.slurm_queue import UNFINISHED, Queue
 from runner.util.files import load_json_or_empty, write_json
 
 KEY = "hydra/launcher"
-
-SUBMITTED = "slurm.json"
-"""File in a job's folder: its id in Slurm, and how often it has run out of time."""
 
 MAX_ARRAY_SIZE = 1000
 """Jobs of an array, as Slurm's MaxArraySize has it by default (the manual of slurm.conf)."""
@@ -39,7 +34,16 @@ MAX_ARRAY_SIZE = 1000
 OWN_SETTINGS = ("submitit_folder", "max_num_timeout", "python")
 """Settings that `submitit.AutoExecutor.update_parameters` does not take."""
 
-COMMON_SETTINGS = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "name", "stderr_to_stdout")
+COMMON_SETTINGS = (
+    "timeout_min",
+    "nodes",
+    "tasks_per_node",
+    "cpus_per_task",
+    "gpus_per_node",
+    "mem_gb",
+    "name",
+    "stderr_to_stdout",
+)
 """Settings that all executors of submitit share; the others are Slurm's."""
 
 NUMBERS = ("timeout_min", "signal_delay_s", "max_num_timeout", "array_parallelism")
@@ -48,8 +52,11 @@ NUMBERS = ("timeout_min", "signal_delay_s", "max_num_timeout", "array_parallelis
 COMMANDS = ("setup", "teardown", "srun_args")
 """Settings that are lists; a single item may be written without brackets."""
 
-SINGLE_TASK = ("nodes", "tasks_per_node", "ntasks_per_node", "ntasks", "ntasks-per-node")
+SINGLE_TASK = ("tasks_per_node", "ntasks_per_node", "ntasks", "ntasks-per-node")
 """Settings, and options of sbatch, that would run a job several times at once."""
+
+OF_SEVERAL_NODES = ("--wait=0", "--kill-on-bad-exit=0")
+"""Arguments of srun: rank 0 tests and saves after the others have ended, and reports which of them has failed."""
 
 
 class Slurm(Cluster):
@@ -78,6 +85,7 @@ class Slurm(Cluster):
             text = "hydra/launcher=slurm: this machine has no sbatch"
             suggestion = "start the sweep on a machine with Slurm's commands"
             raise ConfigError(Problem(KEY, text, suggestion, topic="unavailable"))
+        self._check_nodes(request)
         if request.ranks > 1:
             self._settings["cpus_per_task"] = self._settings.get("cpus_per_task", 1) * request.ranks
         return super().allocate(request)
@@ -112,13 +120,23 @@ class Slurm(Cluster):
         if not isinstance(settings.get("submitit_folder"), str):
             key = "hydra.launcher.submitit_folder"
             problems.append(Problem(key, f"{key}=null is not a folder", f"write {key}=.submitit/%j", topic="missing"))
-        options = {**settings, **(settings.get("additional_parameters") or {})}
+        more = settings.get("additional_parameters") or {}
         problems += [
-            Problem(f"hydra.launcher.{name}", f"hydra.launcher.{name}: a job is one task on one node", "leave it out",
+            Problem(f"hydra.launcher.{name}", f"hydra.launcher.{name}: a job is one task a node", "leave it out",
                     topic="conflict")
             for name in SINGLE_TASK
-            if name in options
+            if name in {**settings, **more}
         ]  # fmt: skip
+        nodes, key = settings.get("nodes", 1), "hydra.launcher.nodes"
+        if "nodes" in more:
+            text = "hydra.launcher.additional_parameters.nodes: runner has to know it"
+            problems.append(Problem(key, text, f"write {key}={more['nodes']}", topic="conflict"))
+        if isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 1:
+            text = f"{key}={format_value(nodes)} is not a whole number of at least 1"
+            problems.append(Problem(key, text, "write a number", topic="type"))
+        elif nodes > 1 and settings.get("use_srun") is False:
+            text = f"{key}={nodes}: srun starts the ranks of each node"
+            problems.append(Problem("hydra.launcher.use_srun", text, "leave out use_srun=false", topic="conflict"))
         if not problems and settings["signal_delay_s"] >= 60 * settings["timeout_min"]:
             key = "hydra.launcher.signal_delay_s"
             text = f"{key}={settings['signal_delay_s']} s is all of timeout_min={settings['timeout_min']}"
@@ -126,6 +144,22 @@ class Slurm(Cluster):
         if problems:
             raise ConfigError(*problems)
         self._executor(Path())
+
+    def _check_nodes(self, request: ResourceRequest) -> None:
+        """Check that there are ranks for each node.
+
+        Raises:
+            ConfigError: a job of several nodes is one process.
+        """
+        nodes = self._settings.get("nodes", 1)
+        if nodes == 1:
+            return
+        if any(cfg.strategy.name == "single" for cfg in request.configs.values()):
+            text = f"hydra.launcher.nodes={nodes}: strategy=single is one process"
+            instead = "add strategy=ddp strategy.nproc_per_node=1, the ranks of each node"
+            raise ConfigError(Problem("hydra.launcher.nodes", text, instead, topic="conflict"))
+        self._settings["tasks_per_node"] = 1
+        self._settings["srun_args"] = [*self._settings.get("srun_args", []), *OF_SEVERAL_NODES]
 
     def open(self) -> None:
         """Do nothing."""
@@ -190,7 +224,7 @@ class Slurm(Cluster):
             raise ConfigError(Problem(KEY, text, topic="unavailable")) from error
         for spec, job in zip(specs, jobs, strict=True):
             write_json(spec.folder / SUBMITTED, {"id": job.job_id})
-        return list(jobs)
+        return [job.task(0) for job in jobs]  # the result of a job is that of its first node
 
     def close(self) -> None:
         """Do nothing: running jobs continue."""
@@ -249,51 +283,3 @@ class SlurmHandle(ClusterHandle):
     def cancel(self) -> None:
         """Run scancel."""
         self._job.cancel(check=False)
-
-
-class Submitted:
-    """The call that Slurm runs on a node; its pickle waits in the queue.
-
-    Args:
-        spec: of the job.
-        minutes: after which Slurm warns that the job's time is nearly over.
-        timeouts: how often it may be requeued after running out of time.
-    """
-
-    def __init__(self, spec: JobSpec, minutes: float, timeouts: int) -> None:
-        self._task, self._minutes, self._timeouts = spec, minutes, timeouts
-
-    def __call__(self) -> int:
-        """Train; requeue the job if Slurm has interrupted it."""
-        began, interrupted = time.monotonic(), threading.Event()
-        for number in (signal.SIGTERM, signal.SIGUSR2):  # replaces submitit's handlers, which do not stop the child
-            signal.signal(number, lambda *_: interrupted.set())
-        # Not every cluster limits a job to its own cores, and one that uses all cores of a node slows the others down.
-        for cores in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
-            if cores in os.environ:
-                os.environ.setdefault("OMP_NUM_THREADS", os.environ[cores])
-        code = supervisor.supervise(self._task, interrupted)
-        stopped = supervisor.is_stop_requested(self._task.folder)
-        if interrupted.is_set() and not stopped and (code < 0 or code > 128):
-            over = time.monotonic() - began > (self._minutes - 1) * 60  # Slurm warns up to a minute too early
-            if not over or self._may_continue_after_timeout():
-                self._requeue()
-        return code
-
-    def _may_continue_after_timeout(self) -> bool:
-        path = self._task.folder / SUBMITTED
-        record = load_json_or_empty(path)
-        timeouts = record.get("timeouts", 0) + 1
-        over = {"timeouts_over": timeouts} if timeouts > self._timeouts else {}
-        write_json(path, record | {"timeouts": timeouts} | over)
-        return not over
-
-    def _requeue(self) -> None:
-        """Requeue the job, and leave no result. If Slurm itself does it, or the job was cancelled, only exit."""
-        job_id = submitit.JobEnvironment().job_id  # in the last job of an array, SLURM_JOB_ID is that of the array
-        command = ["squeue", "-h", "-j", job_id, "-o", "%T"]
-        state = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-        if state == "RUNNING" and subprocess.run(["scontrol", "requeue", job_id], check=False).returncode:
-            return  # this cluster does not allow it: the sweep sees the job end, and can be resumed
-        (self._task.folder / supervisor.NODE).unlink(missing_ok=True)  # it waits for resources again
-        os._exit(128 + signal.SIGTERM)

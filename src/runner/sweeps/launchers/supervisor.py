@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,12 +51,33 @@ def supervise(spec: JobSpec, interrupted: threading.Event | None = None) -> int:
     if action in (ResumeAction.SKIP, ResumeAction.RESTART):  # it had ended, and the cluster did not learn of it
         return 0 if action is ResumeAction.SKIP else EXIT_FAILED
     config = None if action is ResumeAction.RESUME else spec.config
+    write_json(folder / NODE, {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()})
+    return _run_child(
+        replace(spec, config=config),
+        lambda: (interrupted is not None and interrupted.is_set()) or is_stop_requested(folder),
+    )
+
+
+def assist(spec: JobSpec, is_over: Callable[[], bool]) -> int:
+    """Run the ranks of a job on a node that is not its first.
+
+    Args:
+        spec: of the job.
+        is_over: returns whether they are to end: the cluster takes the resources back, or the first node has ended.
+
+    Returns:
+        The child's exit code, negative after a signal.
+    """
+    return _run_child(replace(spec, config=None), is_over)
+
+
+def _run_child(spec: JobSpec, is_over: Callable[[], bool]) -> int:
+    """Run a child process until it ends; ask it to stop when its job is over."""
     own = {**os.environ, **spec.environment}
     if spec.ranks is not None and "OMP_NUM_THREADS" not in spec.environment:  # the node's are for all ranks
         own["OMP_NUM_THREADS"] = str(max(1, cores.usable_cores() // spec.ranks))
     own["PYTHONPATH"] = os.pathsep.join(filter(None, (e.get("PYTHONPATH") for e in (spec.environment, os.environ))))
-    spec = replace(spec, config=config, environment=own)
-    write_json(folder / NODE, {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()})
+    spec = replace(spec, environment=own)
     process = subprocess.Popen(
         CHILD, stdin=subprocess.PIPE, cwd=spec.where, env=spec.environment, preexec_fn=_ignore_own_signals
     )
@@ -68,7 +90,7 @@ def supervise(spec: JobSpec, interrupted: threading.Event | None = None) -> int:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_POLL_SECONDS)
             break
-        if not stopping and ((interrupted is not None and interrupted.is_set()) or is_stop_requested(folder)):
+        if not stopping and is_over():
             process.terminate()
             stopping = True
     with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -25,7 +25,6 @@ from runner.config.compose import Composer
 from runner.config.hydra_job import group_choices
 from runner.config.invocation import without_credentials
 from runner.errors import ConfigError
-from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.lock import lock
 from runner.runs import resume, start
@@ -61,7 +60,7 @@ def main(spec: JobSpec, reports: Connection | None, parent: int | None = None) -
         reports: receives its progress, besides the journal.
         parent: a pipe whose other end the parent holds; None takes multiprocessing's.
     """
-    run_process(spec.where, spec.environment, spec.folder / layout.LOG, partial(_run, spec, reports), parent)
+    run_process(spec.where, spec.environment, spec.printed, partial(_run, spec, reports), parent)
 
 
 def run_process(
@@ -114,7 +113,7 @@ def _end_later(code: int) -> None:
 
 def _run(spec: JobSpec, reports: Connection | None) -> int:
     if spec.ranks is not None:
-        return ranked_job.launch(spec, spec.ranks, reports)
+        return ranked_job.launch(spec, spec.ranks, reports, spec.nodes)
     return train(spec, reports)
 
 
@@ -186,6 +185,7 @@ def _single_run_arguments(spec: JobSpec, cfg: DictConfig) -> list[str] | None:
 
 def _redirect_output(path: Path) -> None:
     """Append all output of the process, of any library, to a file."""
+    path.parent.mkdir(exist_ok=True)
     file = open_to_append(path, PRIVATE)
     for number in (1, 2):
         os.dup2(file, number)
