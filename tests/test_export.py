@@ -1,14 +1,19 @@
 """`python -m runner.export`: files that give what the model gives, or none."""
 
 import contextlib
+import importlib
 import json
 import re
+import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_model
 from torch import Tensor
 
 from helpers.problems import about
@@ -19,7 +24,7 @@ from runner.data.tabular.encoder import Encoder
 from runner.data.target_scale import read_target_scale
 from runner.errors import Problem
 from runner.runs import deployment, new_rows
-from runner.runs.predictor import Predictor, trained_model
+from runner.runs.predictor import Predictor, build_model, trained_model
 from runner.saved.input_spec import read_input_spec
 from runner.saved.run import find
 
@@ -33,6 +38,23 @@ class Branches(torch.nn.Linear):
 class Frozen(torch.nn.Linear):
     def __init__(self, num_outputs): super().__init__(64, num_outputs)
     def forward(self, x): return super().forward(x.flatten(1)) * (1 if x.is_meta or len(x) != 7 else 2)
+class Tied(torch.nn.Module):
+    def __init__(self, num_outputs=10):
+        super().__init__()
+        self.down, self.up = (torch.nn.Linear(64, 64, bias=False) for _ in range(2))
+        self.up.weight = self.down.weight
+        self.head = torch.nn.Linear(64, num_outputs)
+    def forward(self, x): return self.head(self.up(torch.relu(self.down(x.flatten(1)))))
+class Odd(Tied):
+    def get_extra_state(self): return {"steps": 3}
+    def set_extra_state(self, state): assert state == {"steps": 3}
+class Hidden(torch.nn.Linear):
+    def __init__(self, num_outputs):
+        super().__init__(64, num_outputs)
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+    def forward(self, x):
+        self.seen += self.training
+        return super().forward(x.flatten(1)) + self.seen
 """
 
 
@@ -54,6 +76,12 @@ def images(there: Path) -> Path:
 @pytest.fixture(scope="module")
 def value(there: Path) -> Path:
     return train("value", "data=csv", "data.path=price.csv", "data.target=price", "loss=mse", "precision=fp64")
+
+
+@pytest.fixture(scope="module")
+def tied(there: Path) -> Path:
+    """Two layers with one weight."""
+    return train("tied", "model=custom", "model._target_=exported_models.Tied")
 
 
 def wanted(run: Path, raw: Tensor) -> Tensor:
@@ -167,6 +195,77 @@ def test_a_model_that_cannot_be_exported_leaves_no_file(
     assert not (run / "export").exists()
 
 
+def metadata_of(file: Path) -> dict[str, Any]:
+    if file.suffix == ".pt":
+        return dict(json.loads(zipfile.ZipFile(file).read("archive/runner.json")))
+    with safe_open(file, "pt") as opened:
+        return {key: json.loads(text) if text[0] in "[{" else text for key, text in opened.metadata().items()}
+
+
+@pytest.mark.parametrize("format", ["safetensors", "state_dict"])
+@pytest.mark.parametrize("name", ["images", "value", "tied"])
+def test_weights_alone_load_without_runner_and_predict_the_same(
+    name: str, format: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = request.getfixturevalue(name)
+    assert export.main([f"run={run}", f"format={format}"]) == 0
+    assert "differ from the model's by at most 0.0e+00" in capsys.readouterr().err
+    file = run / "export" / ("model.pt" if format == "state_dict" else "model.safetensors")
+    known = metadata_of(file)
+    samples, config = known["samples"], known["config"]["model"]
+    module, _, cls = config["_target_"].rpartition(".")
+    if name == "tied":
+        model = importlib.import_module(module).Tied()
+    else:  # classes of runner, to save writing the same classes here
+        model = build_model(find(str(run)), read_input_spec(find(str(run))))
+        assert cls in ("CNN", "MLP")
+    if format == "state_dict":
+        model.load_state_dict(torch.load(file, weights_only=True))
+    else:
+        load_model(model, file)
+    dtype = torch.float64 if name == "value" else torch.float32
+    assert {tensor.dtype for tensor in model.parameters()} == {dtype}
+    raw = torch.rand(5, *samples["input_shape"], generator=torch.Generator().manual_seed(1))
+    mean, std = (torch.tensor(samples[key], dtype=torch.float64) for key in ("mean", "std"))
+    with torch.no_grad():
+        outputs = model.eval()(((raw - mean) / std).to(dtype))
+    if name == "value":
+        scale = known["target_scale"]
+        outputs = outputs.double() * torch.tensor(scale["std"]) + torch.tensor(scale["mean"])
+    torch.testing.assert_close(outputs, wanted(run, raw), rtol=1e-6, atol=1e-6)
+    assert known.get("classes") == (None if name == "value" else list("0123456789"))
+    assert "normalized by mean and std in the metadata" in known["inputs"]
+
+
+def test_exported_weights_are_where_another_run_starts(tied: Path) -> None:
+    assert export.main([f"run={tied}", "format=safetensors", "output=start.safetensors"]) == 0
+    model = ("model=custom", "model._target_=exported_models.Tied")
+    train("second", *model, "model.weights=start.safetensors", "optimizer.lr=1e-12")
+    was, now = (trained_model(find(name))[1].state_dict() for name in ("tied", "second"))
+    for key, tensor in was.items():
+        torch.testing.assert_close(now[key], tensor)
+
+
+@pytest.mark.parametrize(
+    ("model", "format", "words"),
+    [
+        ("Odd", "safetensors", "_extra_state is no tensor; write format=state_dict"),
+        ("Odd", "state_dict", None),
+        ("Hidden", "state_dict", "the file's outputs differ from the model's"),
+    ],
+)
+def test_weights_that_a_file_cannot_hold_are_not_written(
+    model: str, format: str, words: str | None, there: Path, reported: list[Problem]
+) -> None:
+    run = there / model
+    if not run.exists():
+        train(model, "model=custom", f"model._target_=exported_models.{model}")
+    code = export.main([f"run={run}", f"format={format}"])
+    assert (code, about(reported)) == ((0, []) if words is None else (2, [("format", "code")]))
+    assert words is None or words in reported[0].text
+    assert (run / "export").exists() == (words is None)
+
+
 def test_a_file_in_another_precision_than_the_run_says_so(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train("half", "precision=bf16")
     assert export.main(["run=half"]) == 0
@@ -180,9 +279,10 @@ def test_a_file_that_gives_something_else_is_taken_away(
     written = deployment._write
 
     def wrong(subject: deployment._Subject, *rest: object) -> object:
+        serving = subject.serving()
         with torch.no_grad():
-            subject.serving.model.layers[-1].bias += 1e-3
-        return written(subject, *rest)
+            serving.model.layers[-1].bias += 1e-3
+        return written(replace(subject, serving=lambda: serving), *rest)
 
     monkeypatch.setattr(deployment, "_write", wrong)
     Path("kept.pt2").write_bytes(b"another")
@@ -216,7 +316,7 @@ def test_wrong_options(
 def test_without_its_packages_onnx_names_them(
     value: Path, monkeypatch: pytest.MonkeyPatch, reported: list[Problem]
 ) -> None:
-    monkeypatch.setattr(export, "ONNX_PACKAGES", ("onnx", "no_such_package"))
+    monkeypatch.setattr(export, "PACKAGES", {"onnx": ("onnx", "no_such_package")})
     assert export.main(["run=value", "format=onnx"]) == 2
     assert about(reported) == [("format", "unavailable")]
     assert reported[0].suggestion.endswith("pip install no_such_package") or "onnx no_such" in reported[0].suggestion

@@ -1,7 +1,7 @@
 """Export a run's model to a file: `python -m runner.export run=<run> format=torch_export|onnx [output=<file>]`.
 
-The file has the best model with its normalization, and takes any number of samples. It is written only if its outputs
-equal the model's.
+The file has the best model with its normalization, and takes any number of samples; with `format=safetensors` or
+`state_dict` it has the weights alone. It is written only if its outputs equal the model's.
 """
 
 import importlib.util
@@ -19,17 +19,20 @@ from runner.util.options import choice_option, is_true, required_option, run_wit
 log = logging.getLogger("runner")
 
 USAGE = (
-    "python -m runner.export run=<run dir or MLflow run id> format=torch_export|onnx [key=value ...]:\n"
-    "write a run's best model to a file for deployment, with its normalization, for any number of samples."
+    "python -m runner.export run=<run dir or MLflow run id> format=torch_export|onnx|safetensors|state_dict"
+    " [key=value ...]:\n"
+    "write a run's best model to a file for deployment, with its normalization, for any number of samples, or its\n"
+    "weights alone, for a model of the same class."
 )
 OPTIONS = {
     "run": "the run: its folder, or its MLflow run id",
-    "format": "torch_export (.pt2, for torch.export.load, the default) or onnx (.onnx, for onnxruntime)",
-    "output": "the file to write; by default export/model.pt2 or export/model.onnx in the run's folder",
+    "format": "torch_export (.pt2, for torch.export.load, the default) or onnx (.onnx, for onnxruntime); "
+    "the weights alone: safetensors, or state_dict (.pt, for torch.load)",
+    "output": "the file to write; by default export/model.pt2, .onnx, .safetensors or .pt in the run's folder",
     "tracking.uri": "the MLflow store that knows the run; by default that of the outputs folder",
     "runner.quiet": "true: print warnings only",
 }
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "safetensors": ("safetensors",)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,9 +73,9 @@ def _main(options: dict[str, str]) -> int:
 
 
 def _check_packages(format: str) -> None:
-    missing = [name for name in ONNX_PACKAGES if format == "onnx" and importlib.util.find_spec(name) is None]
+    missing = [name for name in PACKAGES.get(format, ()) if importlib.util.find_spec(name) is None]
     if missing:
-        text = f"format=onnx needs {', '.join(missing)}"
+        text = f"format={format} needs {', '.join(missing)}"
         suggestion = f"install with: pip install {' '.join(missing)}"
         raise ConfigError(Problem("format", text, suggestion, topic="unavailable"))
 

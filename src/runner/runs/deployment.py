@@ -16,8 +16,10 @@ from runner.assembly.target import locate
 from runner.data.target_scale import TargetScale, read_target_scale
 from runner.errors import ConfigError, Problem, first_line
 from runner.loss import BCEWithLogits, CrossEntropy
-from runner.runs.file_description import Description, describe_file
-from runner.runs.predictor import trained_model, trained_task
+from runner.runs import plain_weights
+from runner.runs.file_description import METADATA, Description, describe_file
+from runner.runs.plain_weights import describe_weights
+from runner.runs.predictor import build_model, trained_model, trained_task
 from runner.runs.result_file import SUFFIXES
 from runner.runs.serving import ServingModel
 from runner.runs.task_model import INPUTS, by_names, describe, is_plain, random_example, task_model
@@ -29,9 +31,6 @@ from runner.tracking.model import Example, call, export_graph, portable, silence
 from runner.util.files import replacing
 
 ONNX_BYTES = 1.9e9  # the limit of one file, a little less than 2 GB
-
-METADATA = "runner.json"
-"""Of a .pt2 file: the entry with what it takes and gives. An .onnx file has the same as its metadata."""
 
 TOLERANCE = 1e-5
 """The largest difference of outputs from the model's: absolute, and relative for values above 1."""
@@ -64,7 +63,7 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
 
     Args:
         run: the run, from its folder or from MLflow; its training data need not exist.
-        format: torch_export or onnx.
+        format: torch_export or onnx, or one of the weights alone: safetensors or state_dict.
         file: the file to write; it is written only if its outputs equal the model's.
 
     Raises:
@@ -77,8 +76,12 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
             try:
                 # torch.export prints the graph of a model that it cannot export.
                 with silence(), contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
-                    description = _describe(run, subject)
-                    exported = _write(subject, part, format, description.metadata())
+                    alone = format in plain_weights.FORMATS
+                    description = _describe(run, subject, alone)
+                    if alone:
+                        exported = _write_weights(run, subject, weights, part, format, description)
+                    else:
+                        exported = _write(subject, part, format, description.metadata())
                     difference = _difference(exported, subject)
             except Exception as error:  # torch.export raises many types, and passes on the model's own
                 text = f"format={format}: this model cannot be exported: {_reason(error)}"
@@ -111,7 +114,8 @@ class _Subject:
     """What is exported.
 
     Attributes:
-        serving: the module whose graph is written.
+        model: with the trained weights, without normalisation.
+        serving: makes the module whose graph is written.
         expected: a function from raw samples to the outputs that the file must have.
         spec: the inputs.
         dtype: the model's type.
@@ -119,7 +123,8 @@ class _Subject:
         plain: whether outputs are those of the model for a single normalised input.
     """
 
-    serving: nn.Module
+    model: nn.Module
+    serving: Callable[[], nn.Module]
     expected: Callable[[Any], Any]
     spec: InputSpec
     dtype: torch.dtype
@@ -134,20 +139,27 @@ class _Subject:
 
 
 def _subject(run: SavedRun) -> tuple[_Subject, Weights]:
+    """Load the best model of a run."""
     spec, model, weights = trained_model(run)
+    return _subject_with(run, spec, model, weights), weights
+
+
+def _subject_with(run: SavedRun, spec: InputSpec, model: nn.Module, weights: Weights) -> _Subject:
     dtype = next(model.parameters()).dtype
     scale = read_target_scale(weights.preprocessing or {})
     task = trained_task(run, weights, dtype)
     if is_plain(task, spec):
-        serving = portable(ServingModel(model, spec.normalize, dtype, scale))
+
+        def serving() -> nn.Module:
+            return portable(ServingModel(model, spec.normalize, dtype, scale))
 
         def expected(raw: Any) -> Any:
             outputs = output_of(model(spec.normalize(raw, dtype)))
             return outputs if scale is None else scale.in_units(outputs)
 
-        return _Subject(serving, expected, spec, dtype, scale, True), weights
+        return _Subject(model, serving, expected, spec, dtype, scale, True)
     made = task_model(model, task, spec, dtype, scale)
-    return _Subject(portable(made), partial(call, made), spec, dtype, scale, False), weights
+    return _Subject(model, partial(portable, made), partial(call, made), spec, dtype, scale, False)
 
 
 def _raw_inputs(spec: InputSpec, count: int) -> Tensor:
@@ -161,7 +173,7 @@ def _raw_inputs(spec: InputSpec, count: int) -> Tensor:
 
 def _write(subject: _Subject, file: Path, format: str, metadata: Mapping[str, Any]) -> Callable[[Example], Any]:
     """Write the file, load it again, and return it as a function."""
-    serving, example = subject.serving, subject.samples(2)
+    serving, example = subject.serving(), subject.samples(2)
     if format == "torch_export":
         graph = export_graph(serving, example, subject.spec.ragged)
         torch.export.save(graph, file, extra_files={METADATA: _json(metadata)})
@@ -196,6 +208,18 @@ def _write(subject: _Subject, file: Path, format: str, metadata: Mapping[str, An
     return run_session
 
 
+def _write_weights(
+    run: SavedRun, subject: _Subject, weights: Weights, file: Path, format: str, description: Description
+) -> Callable[[Example], Any]:
+    """Write the weights alone, load them into a model that is built anew, and return that as a function."""
+    scale = (weights.preprocessing or {}).get("targets")
+    metadata = describe_weights(description, subject.spec, run.config, scale)
+    plain_weights.save_weights(subject.model, file, format, metadata)
+    model = build_model(run, subject.spec)
+    plain_weights.load_weights(model, file, format)
+    return _subject_with(run, subject.spec, model.eval(), weights).expected
+
+
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
@@ -222,19 +246,23 @@ def _difference(exported: Callable[[Example], Any], subject: _Subject) -> float:
     return largest
 
 
-def _describe(run: SavedRun, subject: _Subject) -> Description:
+def _describe(run: SavedRun, subject: _Subject, alone: bool) -> Description:
+    """Describe the file; `alone` says that it has the weights without normalisation."""
     spec, example = subject.spec, subject.samples(2)
     if spec.inputs is not None:
         inputs = describe(by_names(example, INPUTS))
     else:
-        inputs = f"float32 ({', '.join(['N', *map(str, spec.input_shape)])})"
+        kind = str(subject.dtype).removeprefix("torch.") if alone else "float32"
+        inputs = f"{kind} ({', '.join(['N', *map(str, spec.input_shape)])})"
     if not subject.plain:
         with torch.no_grad():
-            outputs = describe(by_names(call(subject.serving, example), "outputs"))
+            outputs = describe(by_names(subject.expected(example), "outputs"))
         return describe_file(spec, inputs, f"{outputs}, what the task predicts", logits=False)
-    dtype = subject.dtype if subject.scale is None else torch.float64
+    is_scaled = subject.scale is not None
+    dtype = torch.float64 if is_scaled and not alone else subject.dtype
     loss = locate("loss", run.config["loss"])
     logits = isinstance(loss, type) and issubclass(loss, CrossEntropy | BCEWithLogits)
-    what = "logits" if logits else "values in the units of the data"
+    values = "standardized values: see target_scale" if alone and is_scaled else "values in the units of the data"
+    what = "logits" if logits else values
     shape = f"{str(dtype).removeprefix('torch.')} (N, {spec.num_outputs})"
-    return describe_file(spec, inputs, f"{shape}, {what}", logits)
+    return describe_file(spec, inputs, f"{shape}, {what}", logits, is_normalized=alone)

@@ -8,6 +8,9 @@ from runner.data.listing import list_names
 from runner.runs.task_model import INPUTS
 from runner.saved.input_spec import InputSpec
 
+METADATA = "runner.json"
+"""Of a .pt2 file, and of a .pt file of weights: the entry with what is known of it. Other files have it as metadata."""
+
 COLUMNS_SHOWN = 40  # names of columns that are printed
 
 
@@ -45,7 +48,7 @@ class Description:
         return {name: value for name, value in asdict(self).items() if value}
 
 
-def describe_file(spec: InputSpec, inputs: str, outputs: str, logits: bool) -> Description:
+def describe_file(spec: InputSpec, inputs: str, outputs: str, logits: bool, is_normalized: bool = False) -> Description:
     """Describe a file.
 
     Args:
@@ -53,16 +56,16 @@ def describe_file(spec: InputSpec, inputs: str, outputs: str, logits: bool) -> D
         inputs: types and shapes of the file's inputs.
         outputs: types and shapes of the file's outputs, and what they are.
         logits: whether the outputs are those of the classes, in order.
+        is_normalized: whether the file takes inputs that are normalized already.
     """
     columns = _table_columns(spec) if spec.table is not None else {INPUTS: spec.features} if spec.features else {}
     encoder = None if spec.table is None else spec.table["encoder"]
     of_classes = f" of {list_names(spec.classes)}" if logits and spec.classes else ""
-    return Description(
-        f"{inputs}, {_meaning(spec)}", f"{outputs}{of_classes}", columns, spec.classes, spec.target, encoder
-    )
+    inputs = f"{inputs}, {_meaning(spec, is_normalized)}"
+    return Description(inputs, f"{outputs}{of_classes}", columns, spec.classes, spec.target, encoder)
 
 
-def _meaning(spec: InputSpec) -> str:
+def _meaning(spec: InputSpec, is_normalized: bool) -> str:
     if spec.table is not None:
         return "the columns of the table, encoded"
     if spec.inputs is not None:
@@ -70,7 +73,7 @@ def _meaning(spec: InputSpec) -> str:
     what = "pixels from 0 to 1" if spec.dtype == "uint8" else f"the raw values of data={spec.data}"
     if spec.divided_by:
         what = f"pixels from 0 to 1 (the originals divided by {spec.divided_by:g})"
-    return f"{what}, not normalized"
+    return f"{what}, {'normalized by mean and std in the metadata' if is_normalized else 'not normalized'}"
 
 
 def _table_columns(spec: InputSpec) -> dict[str, list[str]]:

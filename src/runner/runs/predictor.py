@@ -143,6 +143,16 @@ def trained_task(run: SavedRun, weights: Weights, dtype: torch.dtype) -> Task:
     return task.eval()
 
 
+def build_model(run: SavedRun, spec: InputSpec) -> nn.Module:
+    """Build the model of a run with random weights, on the CPU, in the type that it was trained in."""
+    supplied: dict[str, Any] = {} if spec.num_outputs is None else {"num_outputs": spec.num_outputs}
+    supplied |= {"categories": spec.categories} if spec.categories else {}
+    with weights_unwanted():
+        model = call("model", run.config["model"], nn.Module, input_shape=spec.shapes, **supplied)
+    assert isinstance(model, nn.Module)
+    return model.to(torch.float64 if run.config["precision"]["name"] == "fp64" else torch.float32)
+
+
 def trained_model(run: SavedRun) -> tuple[InputSpec, nn.Module, Weights]:
     """Build the model of a run with its best weights, without its training data.
 
@@ -154,11 +164,7 @@ def trained_model(run: SavedRun) -> tuple[InputSpec, nn.Module, Weights]:
     """
     spec = input_spec.read_input_spec(run)
     weights = weights_of_run(run)
-    supplied: dict[str, Any] = {} if spec.num_outputs is None else {"num_outputs": spec.num_outputs}
-    supplied |= {"categories": spec.categories} if spec.categories else {}
-    with weights_unwanted():
-        model = call("model", run.config["model"], nn.Module, input_shape=spec.shapes, **supplied)
-    model.to(torch.float64 if run.config["precision"]["name"] == "fp64" else torch.float32)
+    model = build_model(run, spec)
     if adapted := is_adapted(weights.tensors):  # those of a logged model are merged
         add_adapters(model, **run.config["model"]["lora"])
     load_exactly(model, weights, run.argument)

@@ -11,7 +11,7 @@ from runner.rundir.folders import display_path, for_shell, parse_path
 from runner.saved.run import SavedRun
 from runner.saved.sweep_folder import is_sweep
 
-SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}
+SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx", "safetensors": ".safetensors", "state_dict": ".pt"}
 """Suffixes of exported files, by format."""
 
 SPREADSHEETS, COLUMNAR = (".xlsx", ".xls", ".ods"), (".parquet", ".feather", ".arrow", ".h5", ".hdf5")

@@ -152,11 +152,14 @@ def _read_safetensors(path: Path, argument: str) -> dict[str, Tensor]:
     if importlib.util.find_spec("safetensors") is None:
         text = "the package safetensors is not installed"
         raise ConfigError(problem_with(argument, text, "install it with: pip install safetensors", topic="unavailable"))
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:  # `save_model` writes what shares memory once, and its other names here
+            shared: dict[str, str] = file.metadata() or {}
+        return {**{name: tensors[kept] for name, kept in shared.items() if kept in tensors}, **tensors}
     except (SafetensorError, OSError) as error:
         text = f"the file cannot be read: {first_line(error)}"
         raise ConfigError(problem_with(argument, text, topic="file")) from error
