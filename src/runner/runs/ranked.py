@@ -25,7 +25,7 @@ from runner.util import cores, terminal
 from runner.util.options import EXIT_FAILED, EXIT_SIGNAL
 from runner.util.ranks import Ranks
 from runner.util.redaction import redact
-from runner.util.stopping import Stop
+from runner.util.stopping import INTERRUPT, Stop
 
 log = logging.getLogger("runner")
 
@@ -133,9 +133,12 @@ def leading(experiment: "Experiment", cfg: DictConfig, folder: Path) -> Iterator
     config, place = pickle.dumps(without_credentials(cfg)), folder.absolute()
     handed = Handed(config, experiment.choices, experiment.fitted, place, list(sys.path))
     group.hand_on(handed)
-    with group.joined():
+    with group.joined(), INTERRUPT.deferred():
         share_streams(experiment)
         yield
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN
+        )  # torchrun sends it when a rank has failed: this run has its result
 
 
 def lead(group: Ranks, args: Namespace, run: Callable[[Namespace], int]) -> int:
