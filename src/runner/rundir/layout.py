@@ -69,6 +69,9 @@ GRAPHS = ".model_graphs"
 BEST_SO_FAR = "best_so_far.json"
 """The best results of the jobs of a sweep that have finished, with `sweep.artifacts=best`."""
 
+REQUESTS = "requests"
+"""What `runner.steer` asks a running sweep for, and the answers."""
+
 HALVING = "halving.json"
 """Which jobs of a sweep have reached which rung, and with which value."""
 

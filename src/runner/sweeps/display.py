@@ -14,6 +14,7 @@ from runner.rundir import layout
 from runner.rundir.folders import display_path
 from runner.rundir.manifest import PAUSE
 from runner.sweeps.jobs import Job, JobOutcome, JobProgress
+from runner.sweeps.launchers.pool import STEERED
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.results.outcome import last_lines
 from runner.sweeps.results.table import describe_values, read_row
@@ -117,7 +118,7 @@ class Display:
             log.info("%s", "  ".join(part for part in parts if part))
             return
         log.warning("%s  %s: %s  %s", head, outcome.status, outcome.reason, format_duration(outcome.seconds))
-        if outcome.by_request:
+        if outcome.by_request or outcome.reason == STEERED:
             return
         for line in last_lines(folder):
             log.warning("      | %s", line)

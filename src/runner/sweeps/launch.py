@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +25,7 @@ from runner.sweeps.jobs import Job
 from runner.sweeps.launchers import forkserver
 from runner.sweeps.launchers.launcher import Launcher, ResourceRequest
 from runner.sweeps.plan import folds, seeds
+from runner.sweeps.plan.added import add_job
 from runner.sweeps.plan.job_configs import JobConfigs
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.plan.planning import Planner, plan_jobs
@@ -224,6 +226,16 @@ def check(
         preflight.check([job], configs, by_job, launcher.is_remote)
         return configs[job.number]
 
+    def add(typed: Sequence[str], like: Job | None) -> Job:
+        before = replace(plan, axes=dict(plan.axes), jobs=list(plan.jobs))
+        job = add_job(composer, plan, typed, like)
+        try:
+            configs[job.number] = check_later(job)
+        except ConfigError:
+            plan.become(before)
+            raise
+        return job
+
     def save_plan(folder: Path) -> None:
         plan.save(folder, arguments, composer.options)
 
@@ -241,6 +253,7 @@ def check(
         composer.options,
         launcher,
         check_later,
+        add,
         save_plan,
         typed=composer.typed or (),
         hint=stack_hint(list(infos.values()), slots) if would_stack else "",
