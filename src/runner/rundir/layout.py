@@ -36,6 +36,9 @@ LAST, BEST = "last.pt", "best.pt"
 ARTIFACTS = "artifacts"
 """Images, figures and tables that the user's callbacks make."""
 
+OBJECTS = "objects"
+"""Pickled objects of a notebook that the config names; also in the folder of all outputs, with data of a notebook."""
+
 CODE = "code"
 """The user's code: a record, and what git does not have of it. A job of a sweep has only the record."""
 

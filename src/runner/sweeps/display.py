@@ -18,6 +18,7 @@ from runner.sweeps.launchers.pool import STEERED
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.results.outcome import last_lines
 from runner.sweeps.results.table import describe_values, read_row
+from runner.util import events
 from runner.util.metric_names import format_metric
 from runner.util.tables import format_duration
 from runner.util.terminal import can_redraw_lines
@@ -132,10 +133,19 @@ class Display:
             if now >= self._next:
                 self._next = now + REFRESH_SECONDS
                 self._refresh()
+        elif events.is_heard():
+            if now >= self._next:
+                self._next = now + REFRESH_SECONDS
+                self._send()
         elif now - self._listed >= PLAIN_SECONDS and self._lines:
             self._listed = now
             for line in self._lines.values():
                 log.info("       job %s", line.describe(self._metric))
+
+    def _send(self) -> None:
+        """Send the progress to the notebook or script that started the sweep."""
+        done = min(self._done + sum(line.share for line in self._lines.values()), self._jobs)
+        events.send("progress", done=done, total=self._jobs, unit="job", metrics={})
 
     def _refresh(self) -> None:
         count = min(self._slots, MAX_LINES)
