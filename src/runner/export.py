@@ -52,6 +52,7 @@ def _main(options: dict[str, str]) -> int:
     from runner.runs.deployment import CHECKED
     from runner.util import terminal
 
+    _format(options)  # before anything is read
     terminal.configure_logging(is_true(options, "runner.quiet"))
     run = find(required_option(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     done = export_run(run, options)
@@ -86,17 +87,19 @@ def export_run(run: SavedRun, options: Mapping[str, str]) -> "Exported":
     """
     from runner.runs.deployment import export
 
-    format = choice_option(options, "format", list(SUFFIXES), "torch_export")
-    _check_packages(format)
+    format = _format(options)
     return export(run, format, _output(run, format, options.get("output")))
 
 
-def _check_packages(format: str) -> None:
+def _format(options: Mapping[str, str]) -> str:
+    """Return the format, whose packages are installed."""
+    format = choice_option(options, "format", list(SUFFIXES), "torch_export")
     missing = [name for name in PACKAGES.get(format, ()) if importlib.util.find_spec(name) is None]
     if missing:
         text = f"format={format} needs {', '.join(missing)}"
         suggestion = f"install with: pip install {' '.join(missing)}"
         raise ConfigError(Problem("format", text, suggestion, topic="unavailable"))
+    return format
 
 
 def _output(run: SavedRun, format: str, value: str | None) -> Path:

@@ -28,7 +28,7 @@ OF_KERNEL = "zmq", "ipy"  # it starts threads of its own when it sends a picture
 def state():
     return [
         random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), torch.get_num_threads(),
-        sorted(f"{type(t).__module__} {t.name}" for t in threading.enumerate() if type(t).__module__[:3] not in OF_KERNEL),
+        sorted(t.name for t in threading.enumerate() if type(t).__module__[:3] not in OF_KERNEL),
         str(logging.getLogger("runner").handlers), os.getcwd(), dict(os.environ),
     ]
 
