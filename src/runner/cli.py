@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("runner")
 
-COMMANDS = ("compare", "evaluate", "export", "predict", "reproduce", "sync", "ui")
+COMMANDS = ("clean", "compare", "evaluate", "export", "predict", "reproduce", "sync", "ui")
 """Modules with a command each."""
 
 

@@ -63,6 +63,9 @@ REHEARSALS = ".rehearsals"
 STACKS = "stacks"
 """The checkpoints of jobs that are trained as one program, a file for each stack, and its log."""
 
+CLEANED = "cleaned.json"
+"""When `runner.clean` removed the checkpoints and the model."""
+
 JOB = "job.json"
 """The outcome of a job of a sweep."""
 
