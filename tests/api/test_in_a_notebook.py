@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from runner import run
+from runner.api import Interrupted
+from runner.api.view import View
 
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
@@ -42,15 +48,17 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.last(self.first(x.flatten(1)).relu())
+"""
 
+SEEDED = """
 net, linear = Net((64,), 10), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 random.seed(1); np.random.seed(2); torch.manual_seed(3)
 before = state()
 """
 
 CELLS = [
-    BEGIN,
-    CLASS,
+    BEGIN + CLASS,
+    SEEDED,
     "same = run('data=digits', trainer={'epochs': 2})\nsame",
     "mine = run(model=Net, scheduler='constant', trainer={'epochs': 3}, **{'model.width': 8})\nmine",
     "stopped = None\ntry:\n    run(model=net, scheduler='constant', trainer={'epochs': 100000})\n"
@@ -128,3 +136,62 @@ def exact(folder: Path) -> list[tuple[str, float, int]]:
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     timed = ("time/", "throughput/", "system/", "energy/")
     return sorted((p["name"], p["value"], p["step"]) for p in lines if not p["name"].startswith(timed))
+
+
+OF_A_SCRIPT = f"""
+from torch import nn
+from runner import run
+{CLASS}
+small = {{"data": {{"limit": 100}}, "trainer": {{"epochs": 2}}}}
+done = run("runner.quiet=true", "tracking.log_checkpoints=true", small, model=Net)
+print(done.run_id, done.folder, done.predict([[[[0.5] * 8] * 8]])["class"].item())
+"""
+
+
+@pytest.mark.soak
+def test_a_run_of_objects_is_complete_in_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RUNNER_OUTPUTS", raising=False)
+    (tmp_path / "script.py").write_text(OF_A_SCRIPT)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    run_id, folder, predicted = call("script.py").stdout.split()[-3:]
+    shutil.rmtree(folder)
+    shutil.rmtree(tmp_path / "outputs" / "objects")
+    new = f"input=[{','.join([str([[0.5] * 8] * 8)])}]".replace(" ", "")
+    assert call("-m", "runner.predict", f"run={run_id}", new).stdout.splitlines()[1].split(",")[1] == predicted
+    assert "bit for bit" in call("-m", "runner.reproduce", f"run={run_id}").stderr
+    assert "epoch 3/3" in call("-m", "runner", f"resume={run_id}", "trainer.epochs=3").stderr
+    assert list(Path(folder, "objects").iterdir())
+
+
+@pytest.mark.soak
+def test_a_run_on_two_ranks_is_heard_and_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RUNNER_OUTPUTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(View, "receive", interrupt_after(View.receive, epochs=2))
+    two = {"strategy": "ddp", "strategy.nproc_per_node": 2}
+    with pytest.raises(Interrupted) as stop:
+        run(two, "tracking=off", scheduler="constant", trainer={"epochs": 100_000})
+    assert stop.value.run is not None and stop.value.run.status == "KILLED"
+    done = stop.value.run.result["epochs"]
+    assert done >= 2
+    resumed = stop.value.run.resume(trainer={"epochs": done + 1})
+    assert resumed.status == "FINISHED" and len(resumed.metrics) == done + 1
+
+
+def interrupt_after(receive: Any, epochs: int) -> Any:
+    """Interrupt this process once so many epochs are done."""
+    sent: list[int] = []
+
+    def interrupt(self: View, message: dict[str, Any]) -> None:
+        receive(self, message)
+        if message["kind"] == "progress" and message["done"] >= epochs and not sent:
+            sent.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return interrupt

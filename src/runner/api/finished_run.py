@@ -196,6 +196,7 @@ class Run:
         """
         from runner.api.calls import resume
 
+        self.__dict__.pop("_predictor", None)  # it has the weights of before
         return resume(self, arguments, settings, in_process)
 
     def __repr__(self) -> str:

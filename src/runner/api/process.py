@@ -7,6 +7,7 @@ so that an interrupt of the kernel, which goes to a whole group, reaches it once
 import codecs
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -23,7 +24,6 @@ from runner.util import events
 from runner.util.events import Receiver
 
 BLOCK = 1 << 16
-MODULE = "runner.child"
 
 
 def call(arguments: Sequence[str], receive: Receiver, show: Callable[[str], None]) -> tuple[int, bool]:
@@ -42,7 +42,7 @@ def call(arguments: Sequence[str], receive: Receiver, show: Callable[[str], None
         with _interrupts() as interrupts:
             try:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", MODULE, *arguments],
+                    [sys.executable, "-m", "runner", *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -55,8 +55,14 @@ def call(arguments: Sequence[str], receive: Receiver, show: Callable[[str], None
             interrupts.pass_on_to(process)
             assert process.stdout is not None
             with process.stdout as printed:
-                _listen(messages, printed.fileno(), receive, show)
-                return process.wait(), interrupts.count > 0
+                try:
+                    _listen(messages, printed.fileno(), receive, show)
+                except BaseException:  # what shows it has failed
+                    process.terminate()
+                    raise
+                finally:
+                    code = process.wait()
+            return code, interrupts.count > 0
     finally:
         os.close(messages)
 
@@ -65,7 +71,7 @@ def _environment(pipe: int) -> dict[str, str]:
     """Return the environment of the child: it finds the same modules, and the pipe for its messages."""
     installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     own = [path for path in sys.path if path and not any(Path(path).is_relative_to(folder) for folder in installed)]
-    own = [path for path in own if not path.endswith(".zip")]
+    own = [path for path in own if not re.fullmatch(r"python\d+\.zip", Path(path).name)]  # the standard library's
     return os.environ | {events.VARIABLE: str(pipe), "PYTHONPATH": os.pathsep.join(dict.fromkeys(own))}
 
 

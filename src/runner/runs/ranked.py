@@ -21,7 +21,7 @@ from runner.config.hydra_job import without_hydra
 from runner.errors import ConfigError, Problem, describe_error
 from runner.rundir import layout
 from runner.rundir.checkpoint import NoCheckpoints
-from runner.util import cores, terminal
+from runner.util import cores, events, terminal
 from runner.util.options import EXIT_FAILED, EXIT_SIGNAL
 from runner.util.ranks import Ranks
 from runner.util.redaction import redact
@@ -84,6 +84,7 @@ def launch(argv: Sequence[str], count: int, module: str = "runner", machines: Se
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores.usable_cores() // count)))
+    events.name_pipe()
     logging.disable(logging.CRITICAL)  # of torchrun: rank 0 says what happens
     arguments = [*machines, f"--nproc-per-node={count}", "-m", module, *argv]
     try:

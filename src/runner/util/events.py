@@ -13,6 +13,7 @@ A message is a mapping of plain values, one per line of JSON in a pipe. Its `kin
 import json
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,9 +21,10 @@ from typing import Any
 
 from runner.errors import Problem, as_problem
 from runner.util.redaction import redact
+from runner.util.stopping import end_with_parent
 
 VARIABLE = "RUNNER_EVENTS"
-"""The environment variable with the file descriptor of the pipe."""
+"""The environment variable with the file descriptor of the pipe; for a rank of a run, its path."""
 
 Receiver = Callable[[dict[str, Any]], None]
 
@@ -54,13 +56,28 @@ class Listening:
         _receivers.pop()
 
 
-def connect() -> None:
-    """Send the messages of this process to the one that started it, if that has named a pipe."""
-    number = os.environ.pop(VARIABLE, "")
-    if not number.isdecimal():
+_pipes: list[int] = []
+
+
+def connect(rank: int = 0) -> None:
+    """Send the messages of this process to the one that started it, if that has named a pipe.
+
+    It is then asked to stop when that process dies, as one is whose terminal is closed.
+
+    Args:
+        rank: of several; the others than 0 say nothing.
+    """
+    named = os.environ.pop(VARIABLE, None)
+    if named is None or rank:
         return
-    pipe, writing = int(number), threading.Lock()
-    os.set_inheritable(pipe, False)
+    try:
+        pipe = int(named) if named.isdecimal() else os.open(named, os.O_WRONLY | os.O_CLOEXEC)
+        os.set_inheritable(pipe, False)
+    except OSError:
+        return
+    end_with_parent(signal.SIGTERM)
+    _pipes.append(pipe)
+    writing = threading.Lock()
 
     def write(message: dict[str, Any]) -> None:
         left = f"{json.dumps(message)}\n".encode()
@@ -69,6 +86,12 @@ def connect() -> None:
                 left = left[os.write(pipe, left) :]
 
     _receivers.append(write)
+
+
+def name_pipe() -> None:
+    """Name the pipe to the ranks that this process starts; only Linux has a path for it."""
+    if _pipes:
+        os.environ[VARIABLE] = f"/proc/{os.getpid()}/fd/{_pipes[-1]}"
 
 
 class LineHandler(logging.Handler):
