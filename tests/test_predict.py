@@ -466,8 +466,8 @@ def test_images_are_read_batch_by_batch(there: Path, monkeypatch: pytest.MonkeyP
     for number in range(5):
         Image.new("L", (2, 2), number).save(folder / f"{number}.png")
     opened: list[str] = []
-    decode = new_images._decode
-    monkeypatch.setattr(new_images, "_decode", lambda path, *rest: opened.append(path.name) or decode(path, *rest))
+    decode = new_images.decode
+    monkeypatch.setattr(new_images, "decode", lambda path, *rest: opened.append(path.name) or decode(path, *rest))
     batches = read(str(folder), PIXELS).batches(2)
     names, values = next(batches)
     assert opened == list(names) == ["0.png", "1.png"] and values[:, 0, 0, 0].tolist() == [0, 1]

@@ -178,6 +178,8 @@ def test_command(line: str, dry: bool, place: Path, monkeypatch: pytest.MonkeyPa
         pytest.skip("makes an environment of its own: it is what runs these tests, from a clean clone")
     if line == "python -m runner.ui":
         pytest.skip("test_ui.py runs it, and asks it something")
+    if line.startswith("python -m runner.serve"):
+        pytest.skip("test_serve.py runs it, and asks it for predictions")
     if re.search("nproc.per.node", line) and "--multirun" not in line:
         pytest.skip("test_strategy.py and test_ranked.py start ranks")
     for typed, package in EXTRAS.items():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from helpers.problems import about, problem_of
+from helpers.serving import asked
 from helpers.trained import place, train
 from runner import predict
 from runner.errors import Problem
@@ -67,3 +68,22 @@ def test_what_cannot_be_continued_is_one_sentence(
 @pytest.mark.parametrize("typed", [{"max_new_tokens": "-5"}, {"max_new_tokens": "many"}])
 def test_the_default_is_suggested(typed: dict[str, str]) -> None:
     assert problem_of(lambda: read_options(typed)).suggestion == "write max_new_tokens=200"
+
+
+def test_a_server_continues_texts_too(written: Callable[..., str]) -> None:
+    made = written("input=abc\na", "max_new_tokens=7", "temperature=0").removesuffix("\n")
+    params = {"max_new_tokens": 7, "temperature": 0}
+    answer = asked("language", {"inputs": ["abc\na", "b"], "params": params})
+    assert answer.content["predictions"][0] == {"text": made} and len(answer.content["predictions"]) == 2
+    alone = asked("language", b"abc\na", "text/plain", "max_new_tokens=7&temperature=0", "text/csv")
+    assert alone.content == f'sample,text\n0,"{made}"\n'
+    for body, status, said in (
+        ({"inputs": "xyz"}, 422, "characters that are not in the text"),
+        ({"inputs": "a", "params": {"max_new_tokens": 101}}, 413, "at most 100"),
+        ({"inputs": "a", "params": {"seed": "x"}}, 422, "seed=x is not a whole number"),
+        ({"inputs": "a", "params": {"top_k": 3}}, 422, "unknown top_k"),
+    ):
+        refused = asked("language", body)
+        assert (refused.status, said in refused.content["message"]) == (status, True), refused
+    Path("secret.txt").write_text("abc")
+    assert asked("language", {"inputs": "secret.txt"}).status == 422, "a path is a text, and no file is read"

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from helpers.problems import about, problem_of
+from helpers.serving import asked
 from helpers.several_inputs import MODULE, RUNS
 from helpers.trained import place, train
 from runner import predict
@@ -223,3 +224,43 @@ def test_a_prediction_that_is_no_tensor_per_sample_is_one_sentence(reported: lis
     torch.save({"x": torch.zeros(2, 3), "pair": (torch.zeros(2, 3), torch.zeros(2, 3))}, "items.pt")
     assert predict.main(["run=odd", "input={x:[[1,2,3]],pair:{left:[[1,2,3]],right:[[1,2,3]]}}"]) == 2
     assert about(reported) == [("task", "code")] and "shape ()" in reported[0].text
+
+
+def test_a_server_takes_several_inputs_by_name() -> None:
+    wanted = probabilities("two", A, B)
+    items = [{"a": a, "b": b} for a, b in zip(A.tolist(), B.tolist(), strict=True)]
+    for body in (
+        {"inputs": {"a": A.tolist(), "b": B.tolist()}},
+        {"a": A.tolist(), "b": B.tolist()},
+        {"instances": items},
+        {"dataframe_records": items},
+        {"dataframe_split": {"columns": ["a", "b"], "data": [list(item.values()) for item in items]}},
+    ):
+        answer = asked("two", body)
+        assert answer.status == 200, answer
+        given = [[one["p_0"], one["p_1"]] for one in answer.content["predictions"]]
+        np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=1e-6)
+    for body, said in (
+        ({"inputs": {"a": A.tolist()}}, "b is missing"),
+        ({"inputs": {"a": A.tolist(), "b": B.tolist(), "c": [1]}}, "the model does not take c"),
+        ({"inputs": {"a": A.tolist(), "b": B[:2].tolist()}}, "a has 3 samples, b has 2"),
+        ({"inputs": {"a": A.tolist(), "b": (B + 0.5).tolist()}}, "needs whole numbers"),
+        ({"inputs": {"a": A.tolist(), "b": (B + 20).tolist()}}, "predict fails for these samples"),
+    ):
+        refused = asked("two", body)
+        assert (refused.status, said in refused.content["message"]) == (422, True), refused
+    assert asked("two", b"a,b\n1,2\n", "text/csv").status == 415
+
+
+def test_a_server_predicts_items_of_different_lengths_one_by_one() -> None:
+    items = [{"ids": [1, 2, 3], "mask": [1, 1, 1]}, {"ids": [15, 3], "mask": [1, 1]}]
+    both = asked("texts", {"instances": items}).content["predictions"]
+    alone = [asked("texts", {"instances": [item]}).content["predictions"][0] for item in items]
+    assert both == alone and len(both) == 2
+
+
+def test_a_server_returns_arrays_of_a_task_by_name() -> None:
+    image = [[[0.5] * 8] * 8]
+    (one,) = asked("vae", {"inputs": [image]}).content["predictions"]
+    assert set(one) == {"code", "image"} and np.array(one["image"]).shape == (1, 8, 8)
+    assert asked("vae", {"inputs": [image]}, accept="text/csv").content.startswith("sample,code_0,code_1,image_0,")

@@ -1,7 +1,7 @@
 """Decode an image file into a tensor."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -31,13 +31,13 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
-def read_image(path: Path, size: int, channels: int = 3, white: float | None = None) -> Tensor:
+def read_image(file: Path | BinaryIO, size: int, channels: int = 3, white: float | None = None) -> Tensor:
     """Decode an image file, resize its shorter side to `size`, and crop the centre square.
 
     The image is rotated as its EXIF orientation says.
 
     Args:
-        path: in any format that Pillow reads.
+        file: its path, or its bytes; in any format that Pillow reads.
         size: pixels.
         channels: 3 for colour, 1 for grey; transparency is dropped.
         white: the number that stands for white in files of more than 8 bits per pixel; below 255 also in others.
@@ -52,7 +52,7 @@ def read_image(path: Path, size: int, channels: int = 3, white: float | None = N
     from PIL import Image, UnidentifiedImageError  # late: other data sets do not need them
 
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             # A JPEG is decoded at a half, a quarter or an eighth of its size if that is enough: this takes a third of
             # the time for a large photograph.
             image.draft(MODES[channels], (size, size))

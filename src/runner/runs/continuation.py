@@ -19,10 +19,14 @@ OPTIONS = {
 """The options of a continuation: type, least and largest value, default."""
 
 
+def writes_texts(predictor: Predictor) -> bool:
+    """Whether the run is a language model of characters."""
+    return isinstance(predictor.task, LanguageModel) and bool(predictor.samples.classes)
+
+
 def continues(predictor: Predictor, value: str) -> bool:
     """Whether the input is a text to continue: the run is a language model of characters, and it names no arrays."""
-    writes = isinstance(predictor.task, LanguageModel) and bool(predictor.samples.classes)
-    return writes and not (Path(value).suffix.lower() in SUFFIXES and Path(value).is_file())
+    return writes_texts(predictor) and not (Path(value).suffix.lower() in SUFFIXES and Path(value).is_file())
 
 
 def read_options(options: Mapping[str, str]) -> dict[str, float]:
@@ -65,14 +69,28 @@ def continue_text(predictor: Predictor, value: str, options: Mapping[str, str]) 
     Args:
         predictor: of a run for which `continues` holds.
         value: the text, or the path of a .txt file.
-        options: `max_new_tokens`, `temperature` (0 takes the most probable character) and `seed`, as typed.
+        options: as typed: see `complete`.
 
     Raises:
         ConfigError: an option is wrong, the file cannot be read, or the model does not know a character.
     """
-    task, numbers = predictor.task, read_options(options)
+    numbers = read_options(options)
+    return complete(predictor, _read(value) if value.lower().endswith(".txt") else value, numbers)
+
+
+def complete(predictor: Predictor, text: str, numbers: Mapping[str, float]) -> str:
+    """Return what follows a text.
+
+    Args:
+        predictor: of a run for which `writes_texts` holds.
+        text: the beginning.
+        numbers: `max_new_tokens`, `temperature` (0 takes the most probable character) and `seed`, each with a default.
+
+    Raises:
+        ConfigError: the model does not know a character.
+    """
+    task = predictor.task
     assert isinstance(task, LanguageModel) and predictor.samples.classes is not None
-    text = _read(value) if value.lower().endswith(".txt") else value
     shape = predictor.samples.input_shape
     # Of an item of T + 1 tokens the model has seen T.
     trained = max(1, shape[0] - 1) if is_shape(shape) and shape else None

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ class ImageReader:
 
     def _read(self, path: Path) -> Tensor:
         _, height, width = self.spec.input_shape
-        image, size = _decode(path, self.spec.input_shape, self.spec.white)
+        image, size = decode(path, self.spec, f"{KEY}: {path}")
         # Those of an image_folder were also resized for training.
         if size != (width, height) and self.spec.data != "image_folder" and not self.resized:
             self.resized = True
@@ -80,8 +81,13 @@ class ImageReader:
         return image
 
 
-def _decode(path: Path, shape: Sequence[int], white: float | None) -> tuple[Tensor, tuple[int, int]]:
+def decode(file: Path | BinaryIO, spec: InputSpec, shown: str) -> tuple[Tensor, tuple[int, int]]:
     """Decode an image as training decodes image files.
+
+    Args:
+        file: its path, or its bytes.
+        spec: the inputs that the model takes, which are images.
+        shown: its name, for errors.
 
     Returns:
         uint8 (C, H, W), and the width and height of the file.
@@ -91,23 +97,23 @@ def _decode(path: Path, shape: Sequence[int], white: float | None) -> tuple[Tens
     """
     from PIL import Image
 
-    channels, height, width = shape
+    channels, height, width = spec.input_shape
     try:
         if height != width or channels == 4:
-            return _decode_any(path, channels, height, width, white)
-        with Image.open(path) as file:
-            size = file.size
-        return read_image(path, height, channels, white), size
+            return _decode_any(file, channels, height, width, spec.white)
+        with Image.open(file) as image:
+            size = image.size
+        return read_image(file, height, channels, spec.white), size
     except UnknownRange as error:
-        text = f"{KEY}: {path} cannot be read as an image ({error})"
+        text = f"{shown} cannot be read as an image ({error})"
         raise ConfigError(Problem(KEY, text, "save it with 8 bits per pixel", topic="data")) from error
     except (ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's errors
-        text = f"{KEY}: {path} cannot be read as an image ({error})"
+        text = f"{shown} cannot be read as an image ({error})"
         raise ConfigError(Problem(KEY, text, "replace it, or move it away", topic="file")) from error
 
 
 def _decode_any(
-    path: Path, channels: int, height: int, width: int, white: float | None
+    file: Path | BinaryIO, channels: int, height: int, width: int, white: float | None
 ) -> tuple[Tensor, tuple[int, int]]:
     """Decode an image that `read_image` does not support: not square, or with transparency.
 
@@ -115,8 +121,8 @@ def _decode_any(
     """
     from PIL import Image, ImageOps
 
-    with Image.open(path) as file:
-        image = to_8_bits(ImageOps.exif_transpose(file), white).convert(MODES[channels])
+    with Image.open(file) as opened:
+        image = to_8_bits(ImageOps.exif_transpose(opened), white).convert(MODES[channels])
     size = image.size
     pixels = torch.from_numpy(np.array(image)).reshape(size[1], size[0], channels).permute(2, 0, 1)
     # The side that is shorter, relative to the model's, decides.

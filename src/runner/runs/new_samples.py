@@ -69,7 +69,7 @@ def read(value: str, spec: InputSpec) -> NewSamples:
     if spec.inputs is not None and spec.table is None:
         return _from_inputs(value, path, spec, shown)
     if is_list and not _exists(path):
-        return _from_tensor(parse_list(value, shown), spec, shown)
+        return from_tensor(parse_list(value, shown), spec, shown)
     if _exists(path) and path.is_dir():
         return _from_images(find_images(path, shown), path, spec, shown)
     path = find_data_file(value, KEY)
@@ -82,9 +82,9 @@ def read(value: str, spec: InputSpec) -> NewSamples:
     if suffix in EXTENSIONS:
         return _from_images([path], path.parent, spec, shown)
     if suffix in (".csv", ".tsv", ".txt"):
-        return _from_tensor(_read_table(NamedPath(KEY, shown.partition("=")[2], path), spec), spec, shown)
+        return from_tensor(read_table(NamedPath(KEY, shown.partition("=")[2], path), spec), spec, shown)
     if suffix in (".npy", ".npz", ".pt"):
-        return _from_tensor(read_array(path, shown), spec, shown)
+        return from_tensor(read_array(path, shown), spec, shown)
     raise refuse(shown, "unknown kind of file", KINDS, topic="choice")
 
 
@@ -123,8 +123,12 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _read_table(file: NamedPath, spec: InputSpec) -> Tensor:
-    """Read the rows of a table: (N, features); for a model of other samples (N, ...) if the count of numbers fits."""
+def read_table(file: NamedPath, spec: InputSpec) -> Tensor:
+    """Read the rows of a table: (N, features); for a model of other samples (N, ...) if the count of numbers fits.
+
+    Raises:
+        ConfigError: it is not a table of numbers, or lacks a column.
+    """
     from runner.data import columns as cells
     from runner.data import csv_0_1_0, table_layout
 
@@ -151,7 +155,12 @@ def _from_images(paths: list[Path], folder: Path, spec: InputSpec, shown: str) -
     return NewSamples([path.relative_to(folder).as_posix() for path in paths], reader.read)
 
 
-def _from_tensor(values: Tensor, spec: InputSpec, shown: str) -> NewSamples:
+def from_tensor(values: Tensor, spec: InputSpec, shown: str) -> NewSamples:
+    """Check numbers (N, ...), or those of a single sample, and convert them to raw inputs of a run: see `read`.
+
+    Raises:
+        ConfigError: the model does not take them.
+    """
     inputs = _as_raw(_with_batch_axis(values, spec, shown), spec, shown)
     return NewSamples(range(len(inputs)), lambda first, last: inputs[first:last])
 
@@ -185,21 +194,24 @@ def _as_raw(inputs: Tensor, spec: InputSpec, shown: str) -> Tensor:
     Raises:
         ConfigError: a value is not finite, or outside the range.
     """
-    low, high = inputs.min().item(), inputs.max().item()
-    as_floats = inputs.double() if spec.dtype == "float64" else inputs.float()
+    # NumPy, not torch: it keeps Python's lock, which a server's thread would wait for after each operation.
+    values = inputs.numpy()
+    low, high = values.min().item(), values.max().item()
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        as_floats = values.astype(np.float64 if spec.dtype == "float64" else np.float32, copy=False)
     allowed = f"write integers from 0 to {spec.scale:g}, or floats from 0 to 1"
     if inputs.is_floating_point():
-        if not bool(as_floats.isfinite().all()):
-            bad = (~as_floats.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        if not np.isfinite(as_floats).all():
+            bad = np.flatnonzero(~np.isfinite(as_floats).reshape(len(as_floats), -1).all(axis=1)).tolist()
             raise refuse(shown, f"values are NaN or infinite in sample {list_names(bad)}", "correct or remove them")
         if spec.dtype == "uint8" and (low < 0 or high > 1):
             raise refuse(shown, f"floats go from {low:g} to {high:g}", allowed, topic="range")
     elif spec.dtype == "uint8":
         if low < 0 or high > spec.scale:
             raise refuse(shown, f"integers go from {low} to {high}", allowed, topic="range")
-        return inputs.to(torch.uint8)
+        return torch.from_numpy(values.astype(np.uint8))
     _check_range(low, high, spec, shown)
-    return as_floats
+    return torch.from_numpy(as_floats)
 
 
 def _check_range(low: float, high: float, spec: InputSpec, shown: str) -> None:

@@ -98,4 +98,6 @@ def as_tensor(values: Any, shown: str) -> Tensor:
         return torch.from_numpy(np.array(values))
     if kind == "f":
         return torch.from_numpy(values.astype(np.float64 if values.dtype.itemsize >= 8 else np.float32))
+    if kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
+        return torch.from_numpy(values.astype(np.float64))
     return torch.from_numpy(values.astype(np.float32 if kind == "b" else np.int64))
