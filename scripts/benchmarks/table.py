@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+import serving
 import several_ranks
 import stacks
 from earlier import groups
@@ -70,6 +71,7 @@ def table(folder: Path, full: bool, earlier: Path | None = None) -> list[Group]:
         _sweep(folder / "started"),
         _images(folder / "photographs", 4_000 if full else 400),
         _image_cache(folder / "photographs", 4_000 if full else 400),
+        serving.group(folder / "started"),
         *stacks.groups(folder, full),
         *several_ranks.groups(folder, full),
         *groups(folder, earlier, 500 if full else 50),
