@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ STEP_SECONDS = 0.5  # between uploads, so that tests need not wait ten seconds f
 class Forked:
     """A replacement of `subprocess.Popen` for `python -c code ...` and `python -m module ...`, with what is used here.
 
-    All three standard streams are text pipes. It has the modules of the server that it is forked from.
+    All three standard streams are pipes. It has the modules of the server that it is forked from.
 
     Attributes:
         started: the process ids of all of them.
@@ -34,14 +34,26 @@ class Forked:
 
     started: ClassVar[list[int]] = []
 
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str] | None = None, **_: Any) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path = ".",
+        text: bool = False,
+        start_new_session: bool = False,
+        preexec_fn: Callable[[], object] | None = None,
+        **_: Any,
+    ) -> None:
         context = multiprocessing.get_context("forkserver")
         forkserver.start(["runner.data.digits."], exports_models=True)  # the one server of this process, for sweeps too
         theirs, ours = zip(context.Pipe(duplex=False), *(context.Pipe(duplex=False)[::-1] for _ in "12"), strict=True)
-        self._process = context.Process(target=_main, args=(theirs, list(command), dict(env or os.environ)))
+        place, in_child = str(Path(cwd).resolve()), [os.setsid] * start_new_session + [preexec_fn] * bool(preexec_fn)
+        arguments = (theirs, list(command), dict(env or os.environ), place, in_child)
+        self._process = context.Process(target=_main, args=arguments)
         self._process.start()
         self.stdin, self.stdout, self.stderr = (
-            os.fdopen(os.dup(end.fileno()), mode) for end, mode in zip(ours, "wrr", strict=True)
+            os.fdopen(os.dup(end.fileno()), mode if text else f"{mode}b") for end, mode in zip(ours, "wrr", strict=True)
         )
         for end in (*theirs, *ours):
             end.close()
@@ -57,9 +69,19 @@ class Forked:
             raise subprocess.TimeoutExpired("a fork", timeout or 0.0)
         return self._process.exitcode
 
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        self._send(signal.SIGTERM)
+
     def kill(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+            os.kill(self.pid, number)
 
     def communicate(self) -> tuple[str, str]:
         self.stdin.close()
@@ -68,10 +90,19 @@ class Forked:
         return printed
 
 
-def _main(streams: tuple[Connection, ...], command: list[str], environment: dict[str, str]) -> None:
-    os.setsid()
-    os.environ.clear()
-    os.environ.update(environment)
+def _main(
+    streams: tuple[Connection, ...],
+    command: list[str],
+    environment: dict[str, str],
+    place: str,
+    prepare: Sequence[Callable[[], object]],
+) -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):  # which the server ignores
+        signal.signal(number, signal.SIG_DFL)
+    for each in prepare:
+        each()
+    forkserver.enter(place, environment)
+    sys.path.insert(0, "")  # as with both options
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()

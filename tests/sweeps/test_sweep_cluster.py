@@ -1,14 +1,17 @@
 """The parts of a sweep on a cluster that need no cluster; tests/cluster starts a real Ray and Slurm."""
 
 import pickle
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from conftest import Called
+from helpers.forked import Forked
 from helpers.problems import about
 from helpers.sweeping import wait_for, write_fates
 from runner.config.compose import Composer
@@ -48,6 +51,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child is a fork that has everything imported; the first test has the real one, which imports for seconds."""
+    stand_in = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr(supervisor, "subprocess", stand_in)
+
+
 class TestSupervise:
     def test_it_trains_in_a_child_once(self, here: Path) -> None:
         spec = for_node(make_spec(here, "trainer.epochs=1"))
@@ -58,9 +68,11 @@ class TestSupervise:
         assert supervisor.supervise(spec) == 0, "like a cluster that has lost the result"
         assert (spec.folder / "result.json").stat().st_mtime_ns == before
 
+    @pytest.mark.usefixtures("forked")
     def test_it_reports_the_signal_that_killed_the_child(self, here: Path) -> None:
         assert supervisor.supervise(for_node(make_spec(here, "model.fate=killed"))) == -9
 
+    @pytest.mark.usefixtures("forked")
     def test_interrupted_it_writes_a_checkpoint_and_resumes_when_it_is_run_again(self, here: Path) -> None:
         spec = for_node(make_spec(here, "trainer.epochs=4", "model.seconds=0.2"))
         interrupted = threading.Event()
@@ -76,10 +88,11 @@ class TestSupervise:
         assert read_result(spec.folder)["epochs"] == 4
         assert "resumed" in (spec.folder / "run.log").read_text()
 
+    @pytest.mark.usefixtures("forked")
     def test_it_waits_for_the_child_of_one_that_was_killed(self, here: Path) -> None:
         spec = for_node(make_spec(here, "trainer.epochs=1"))
         held = lock(spec.folder)
-        threading.Timer(2.0, held.release).start()
+        threading.Timer(1.0, held.release).start()
         assert supervisor.supervise(spec) == 0
 
     def test_asked_to_stop_it_does_not_start(self, here: Path) -> None:
