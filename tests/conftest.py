@@ -25,6 +25,7 @@ from runner.config.check_override import ParsedOverride
 from runner.config.compose import Composer
 from runner.errors import Problem
 from runner.util import options
+from runner.util.cores import physical_cores
 from runner.util.program import COLLECT_AFTER
 
 if TYPE_CHECKING:
@@ -37,7 +38,20 @@ ROOM = 2 << 30  # bytes; the default suite needs a quarter of them
 
 # The files that take longest come first: at the end, the processes wait for each other for as long as a file takes.
 # And before them one that forks this process: a fork computes no gradients once something was compiled in it.
-LONGEST_FIRST = ("hidden", "sweep", "optuna", "wheel", "tracking", "cli", "run", "knobs", "resume", "readme", "configs")
+LONGEST_FIRST = (
+    "hidden",
+    "sweep",
+    "optuna",
+    "wheel",
+    "tracking",
+    "cli",
+    "run",
+    "knobs",
+    "resume",
+    "readme",
+    "configs",
+    "program",
+)
 
 
 @dataclass
@@ -60,6 +74,11 @@ class Called:
 
 LEFT_OUT = "not soak and not cluster"
 """What the options in pyproject.toml choose."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores: a third of the time, a test waits for processes, servers and pauses."""
+    return physical_cores() + 1
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -120,21 +139,25 @@ def _yaml_parsed_once() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _composed_once() -> Iterator[None]:
     """Compose the same files with the same overrides once, and copy the result: thousands of configs are composed."""
-    compose, composed = Composer._compose, dict[Any, bytes]()
+    compose, composed = Composer._compose, dict[Any, tuple[str, bytes]]()
 
     def compose_or_copy(self: Composer, usable: Sequence[ParsedOverride], mode: RunMode) -> DictConfig:
         texts = tuple(typed.translated for typed in usable)
         reads_more = any(text.lstrip("+").startswith(("hydra.searchpath", "hydra.job.env")) for text in texts)
         if self.options["config_path"] or self.options["config_name"] != "config" or reads_more:
             return compose(self, usable, mode)
-        users = self.options["config_dir"]
-        files = sorted(Path(users).rglob("*.yaml")) if users else ()
-        key = (users, *((file, file.read_bytes()) for file in files), texts, mode)
+        users = str(Path(self.options["config_dir"] or "/").resolve())
+        files = sorted(Path(users).rglob("*.yaml")) if self.options["config_dir"] else ()
+        key = (*((file.relative_to(users), file.read_bytes()) for file in files), texts, mode)
         if key not in composed:
             OmegaConf.clear_cache(cfg := compose(self, usable, mode))  # the time of its folder's name
-            composed[key] = pickle.dumps(cfg)
-        cfg = pickle.loads(composed[key])
+            composed[key] = (users, pickle.dumps(cfg))
+        theirs, pickled = composed[key]
+        cfg = pickle.loads(pickled)
         cfg.hydra.runtime.cwd = str(Path.cwd())
+        for source in cfg.hydra.runtime.config_sources:
+            if source.path == theirs:
+                source.path = users
         return cfg
 
     with pytest.MonkeyPatch.context() as patch:
@@ -194,9 +217,11 @@ def runner(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, reported: list[Problem]
 ) -> Callable[..., Called]:
     """`runner("model=cnn", ...)` is `python -m runner model=cnn ...` in this process, without plots and rehearsal."""
+    from helpers.delivered import delivered_late
     from helpers.quick import without_plots_and_rehearsal
 
     without_plots_and_rehearsal(monkeypatch)
+    delivered_late(monkeypatch)
 
     def call(*arguments: str) -> Called:
         capsys.readouterr()

@@ -10,7 +10,10 @@ import pytest
 from filelock import FileLock
 
 from runner.rundir.manifest import Manifest
+from runner.sweeps import launch
+from runner.tracking import process
 from runner.tracking.deliver import Delivery
+from runner.tracking.process import DeliveryProcess
 from runner.tracking.store import connect, local_uri
 from runner.util.uri import sqlite_file
 
@@ -60,6 +63,41 @@ class DeliveryHere:
     def close(self, timeout: float, longest: float | None = None) -> bool:
         steps = [delivery.step() for delivery in self._deliveries.values()]
         return all(steps)
+
+
+class LateDelivery(DeliveryProcess):
+    """Uploads by a process that starts with the first folder: a run that is refused before needs none.
+
+    Otherwise it imports MLflow meanwhile, for a second of a core.
+    """
+
+    def __init__(self, uri: str | None = None) -> None:
+        self._is_needed = False
+        super().__init__(uri)
+
+    def _start(self) -> None:
+        if self._is_needed:
+            super()._start()
+
+    def deliver(self, folder: Path, is_new: bool = False) -> None:
+        if not self._is_needed:
+            self._is_needed = True
+            self._start()
+        super().deliver(folder, is_new)
+
+    def leave(self) -> None:
+        if self._is_needed:
+            super().leave()
+
+    def close(self, timeout: float, longest: float | None = None) -> bool:
+        return not self._is_needed or super().close(timeout, longest)
+
+
+def delivered_late(patch: pytest.MonkeyPatch) -> None:
+    """Start the processes that upload when the first run does, unless a test has replaced them."""
+    for module in (process, launch):
+        if module.DeliveryProcess is DeliveryProcess:
+            patch.setattr(module, "DeliveryProcess", LateDelivery)
 
 
 @contextlib.contextmanager
