@@ -31,6 +31,7 @@ OUTPUTS = dict(re.findall(r"<!-- output: (.*?) -->\n```text\n(.*?)```", TEXT, re
 
 # Keys that make long trainings short and leave the command's own keys alone.
 SMALL = ["data.limit=200", "trainer.epochs=2", "tracking.log_model=false"]
+LARGE_MODELS = "model=(gpt|unet|timm|huggingface)"  # which get fewer samples
 PACKAGES = {"ray": "ray", "slurm": "submitit"}
 EXTRAS = {"model=timm": "timm", "model=huggingface": "transformers", "model.lora": "peft"}
 
@@ -192,6 +193,8 @@ def test_command(line: str, dry: bool, place: Path, monkeypatch: pytest.MonkeyPa
     whole = re.search(r"--help|--cfg|runner\.|resume=|cnnn|dry_run", line)
     leaves = {override: override.split("=")[0].rpartition(".")[2] for override in SMALL}
     small = [] if whole else [override for override, leaf in leaves.items() if shown or f"{leaf}=" not in line]
+    if re.search(LARGE_MODELS, line):
+        small = [override.replace("data.limit=200", "data.limit=64") for override in small]
     other = json.loads((place / "outputs" / "runs" / "other" / "result.json").read_text())
     for name, value in (("<run>", "first"), ("<other>", "other"), ("<id>", other["run_id"]), ("<sweep>", "first")):
         line = line.replace(name, value)

@@ -49,7 +49,7 @@ class Fated(nn.Module):
             start = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "begun": self.begun}
             with open(f"job-{HydraConfig.get().job.num}.json", "w") as file:
                 json.dump(start, file)
-        if self.fate == "late" and time.time() - self.begun > 2:
+        if self.fate == "late" and time.time() - self.begun > 1:
             raise ValueError("after a while")
         if self.fate == "raises" and not os.path.exists("fixed"):
             raise ValueError("a mistake of the user's")

@@ -137,7 +137,7 @@ def assert_resumes_exactly(overrides: list[str], interruption: tuple[list[int], 
 as_drawn = settings(deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 
 
-@settings(as_drawn, max_examples=7, derandomize=True)
+@settings(as_drawn, max_examples=4, derandomize=True)
 @given(experiments, once | early)
 def test_any_experiment_resumes_exactly(overrides: list[str], interruption: tuple[list[int], int | None]) -> None:
     assert_resumes_exactly(overrides, interruption)

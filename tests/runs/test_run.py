@@ -15,8 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
+from sklearn.datasets import load_digits
 
 from conftest import Called, run_folder
 from helpers.composed import built
@@ -155,26 +157,30 @@ class TestMlflow:
 
 
 @pytest.fixture(scope="module")
-def fresh(client: MlflowClient, recorded: Path, result: dict[str, object]) -> list[str]:
+def fresh(
+    client: MlflowClient, recorded: Path, result: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
     """What a fresh process prints: the packages that torch and MLflow load, and the accuracy of the served models."""
+    digits = load_digits()
+    samples = tmp_path_factory.mktemp("samples") / "digits.npz"
+    np.savez(samples, images=(digits.images / 16).astype("float32")[:, None], targets=digits.target)
     script = f"""
-import sys, torch, mlflow
+import sys, numpy, torch, mlflow
 torch.optim.SGD(torch.nn.Linear(1, 1).parameters())  # imports more of torch
 print(*{PACKAGES})
-from sklearn.datasets import load_digits
 mlflow.set_tracking_uri(sys.argv[1])
-digits = load_digits()
-images = (digits.images / 16).astype("float32")[:, None]
-for uri in sys.argv[2:]:
+images, targets = numpy.load(sys.argv[2]).values()
+for uri in sys.argv[3:]:
     model = mlflow.pyfunc.load_model(uri)
     for rows in (1, 3, 64):
         first, again = model.predict(images[:rows]), model.predict(images[:rows])
         assert first.shape == (rows, 10) and (first == again).all()
-    print((model.predict(images).argmax(1) == digits.target).mean())
+    print((model.predict(images).argmax(1) == targets).mean())
 """
     (model,) = client.get_run(result["run_id"]).outputs.model_outputs
+    models = (f"models:/{model.model_id}", str(recorded / "model"))
     done = subprocess.run(
-        [sys.executable, "-c", script, client.tracking_uri, f"models:/{model.model_id}", str(recorded / "model")],
+        [sys.executable, "-c", script, client.tracking_uri, str(samples), *models],
         check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     packages, *accuracies = done.stdout.splitlines()

@@ -28,7 +28,7 @@ from helpers.bowl import SEARCH, SPACE, TRAINED, write_bowl
 from helpers.delivered import copy_store
 from helpers.faults import at_call, inject
 from helpers.problems import about
-from helpers.sweeping import Forked, outcomes, processes_below, results, start, sweep_folder, table, wait_for
+from helpers.sweeping import Forked, outcomes, processes_below, results, sweep_folder, table, wait_for
 from runner.comparison.objectives import Objective
 from runner.comparison.runs import from_folder, from_mlflow
 from runner.config.compose import Composer
@@ -347,13 +347,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def printed(place: Path, empty_store: Path) -> str:
     """Return the output of a search that was killed after 6 of 14 trials, and resumed."""
     copy_store(empty_store, place / "outputs")
-    sweep = start(
-        place, *SEARCH[1:], *SPACE, "model.seconds=0.03", "trainer.epochs=12", "sweep.jobs=2",
-        "hydra.sweeper.n_trials=14", "tracking.log_model=false", start_new_session=True,
+    sweep = Forked(
+        place, *SEARCH, *SPACE, "model.seconds=0.03", "trainer.epochs=12", "sweep.jobs=2",
+        "hydra.sweeper.n_trials=14", "tracking.log_model=false", prepare=inject(None),
     )  # fmt: skip
     wait_for(lambda: len(list(place.glob("outputs/sweeps/*/*/job.json"))) >= 6)
     sweep.send_signal(signal.SIGKILL)
-    sweep.communicate()
+    sweep.wait()
     code, printed = resumed(place)
     assert code == 0, printed
     return printed

@@ -35,7 +35,7 @@ TURNS = "raise ImportError('half of it is loaded')  # as extension modules do"
         ("runner", "hydra", signal.SIGINT, RAISES),
         ("runner.compare", "runner.rundir", signal.SIGTERM, RAISES),
         ("runner tracking=off", "runner.runs.start", signal.SIGINT, TURNS),
-        ("runner tracking=off", "runner.runs.start", signal.SIGHUP, RAISES),
+        ("runner", "hydra", signal.SIGHUP, RAISES),
         *(
             pytest.param(*case, marks=pytest.mark.soak)
             for case in (
