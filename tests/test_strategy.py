@@ -5,6 +5,7 @@ runs/test_ranked.py kills and stops them.
 
 import json
 import pickle
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,7 @@ from runner.strategy.blocks import find_blocks
 from runner.strategy.ranked import CALLS_BETWEEN, Ranked
 from runner.sweeps.launchers.slots import make_slots
 from runner.util.heart import Heart
-from runner.util.ranks import Ranks
+from runner.util.ranks import RankError, Ranks
 
 Runner = Callable[..., Called]
 
@@ -132,13 +133,13 @@ class TestRefusals:
             assert (called.code, set(called.about)) == (2, {("strategy.nproc_per_node", "conflict")})
 
     def test_torchrun_without_a_strategy(self, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR"):
             monkeypatch.setenv(name, "2" if "SIZE" in name else "0")
         called = runner()
         assert (called.code, [problem.key for problem in called.problems]) == (2, ["strategy"])
 
     def test_torchrun_for_a_sweep(self, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR"):
             monkeypatch.setenv(name, "2" if "SIZE" in name else "0")
         called = runner("--multirun", "strategy=ddp", "seed=0,1")
         assert (called.code, called.about) == (2, [("strategy", "conflict")])
@@ -223,6 +224,11 @@ class TestHandingOn:
             handed.result(10)
         assert again._start == leader._start != ""
 
+    def test_a_rank_that_does_not_ask_is_named(self, ranks: list[Ranks], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("runner.util.ranks.COLLECTIVE_SECONDS", 0.2)
+        with pytest.raises(RankError, match=r"rank 1 of 2 has not started within 0\.2 s"):
+            ranks[0].hand_on("config")
+
     def test_only_the_first_value_counts(self, ranks: list[Ranks]) -> None:
         leader, other, _ = ranks
         with ThreadPoolExecutor() as pool:
@@ -231,7 +237,7 @@ class TestHandingOn:
             leader.hand_on(None)
             assert received.result(10) == "config"
 
-    def test_no_secret_is_handed_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_secret_is_handed_on_and_a_run_that_has_ended_stands(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Anyone who reaches the port of torchrun can read it."""
         monkeypatch.setenv("OF_THE_HUB", "canary-of-the-hub")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "canary-of-the-store")
@@ -245,8 +251,13 @@ class TestHandingOn:
         group.hand_on = handed.append
         monkeypatch.setattr(Ranks, "here", lambda: group)
         monkeypatch.setattr(ranked, "share_streams", lambda _: None)
-        with ranked.leading(SimpleNamespace(choices={}, fitted=None), cfg, Path("run")):  # type: ignore[arg-type]
-            pass
+        former = signal.getsignal(signal.SIGTERM)
+        try:
+            with ranked.leading(SimpleNamespace(choices={}, fitted=None), cfg, Path("run")):  # type: ignore[arg-type]
+                pass
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN, "another rank's failure is not its exit code"
+        finally:
+            signal.signal(signal.SIGTERM, former)
         (only,) = handed
         assert b"canary" not in pickle.dumps(only)
         assert pickle.loads(only.config).tracking.description == "canary-of-the-hub"

@@ -34,7 +34,7 @@ from runner.config.notify import names_of
 from runner.config.overrides import key_of, last_value, typed_store
 from runner.errors import ConfigError, Problem, describe_error, path_problem
 from runner.rundir import folders
-from runner.util import program
+from runner.util import events, program
 from runner.util.options import EXIT_FAILED, is_verbose, print_errors, show_traceback
 from runner.util.ranks import Ranks
 from runner.util.stopping import INTERRUPT
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("runner")
 
-COMMANDS = ("compare", "evaluate", "export", "predict", "reproduce", "sync", "ui")
+COMMANDS = ("clean", "compare", "evaluate", "export", "predict", "reproduce", "sync", "ui")
 """Modules with a command each."""
 
 
@@ -63,6 +63,7 @@ def _main() -> int:
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:  # `runner ui` is `python -m runner.ui`
         main_of = importlib.import_module(f"runner.{sys.argv.pop(1)}").main
         return int(main_of())
+    events.connect(rank=group.rank if (group := Ranks.here()) is not None else 0)
     try:
         return run_command(sys.argv[1:])
     except ReaderGone:  # `--help | head`: the reader has what it wanted

@@ -66,6 +66,9 @@ class ConfigError(Exception):
         self.problems = [as_problem(problem) for problem in problems or ("",)]
         super().__init__("\n".join(map(str, self.problems)))
 
+    def _render_traceback_(self) -> list[str]:  # of IPython: the lines that a cell shows
+        return [f"error: {problem}" for problem in self.problems]
+
 
 def as_problem(problem: object) -> Problem:
     """Make a problem of a sentence, which a user's class or function may raise; its key is what it begins with."""

@@ -6,8 +6,9 @@ The file has the best model with its normalization, and takes any number of samp
 
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.errors import ConfigError, Problem
 from runner.rundir.folders import display_path, for_shell
@@ -15,6 +16,9 @@ from runner.runs.result_file import SUFFIXES, refuse_overwrite, resolve_output
 from runner.saved.run import SavedRun, find
 from runner.util import program
 from runner.util.options import choice_option, is_true, required_option, run_with_options
+
+if TYPE_CHECKING:
+    from runner.runs.deployment import Exported
 
 log = logging.getLogger("runner")
 
@@ -45,14 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(options: dict[str, str]) -> int:
-    from runner.runs.deployment import CHECKED, export
+    from runner.runs.deployment import CHECKED
     from runner.util import terminal
 
-    format = choice_option(options, "format", list(SUFFIXES), "torch_export")
-    _check_packages(format)
+    _format(options)  # before anything is read
     terminal.configure_logging(is_true(options, "runner.quiet"))
     run = find(required_option(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
-    done = export(run, format, _output(run, format, options.get("output")))
+    done = export_run(run, options)
     size = done.size
     log.info("weights    %s%s%s", run.place, f" (epoch {done.epoch})" if done.epoch else "", _arithmetic(run))
     log.info(
@@ -72,12 +75,31 @@ def _main(options: dict[str, str]) -> int:
     return 0
 
 
-def _check_packages(format: str) -> None:
+def export_run(run: SavedRun, options: Mapping[str, str]) -> "Exported":
+    """Export a run.
+
+    Args:
+        run: the run.
+        options: `format` and `output` of them.
+
+    Raises:
+        ConfigError: the model cannot be exported, or the file not be written.
+    """
+    from runner.runs.deployment import export
+
+    format = _format(options)
+    return export(run, format, _output(run, format, options.get("output")))
+
+
+def _format(options: Mapping[str, str]) -> str:
+    """Return the format, whose packages are installed."""
+    format = choice_option(options, "format", list(SUFFIXES), "torch_export")
     missing = [name for name in PACKAGES.get(format, ()) if importlib.util.find_spec(name) is None]
     if missing:
         text = f"format={format} needs {', '.join(missing)}"
         suggestion = f"install with: pip install {' '.join(missing)}"
         raise ConfigError(Problem("format", text, suggestion, topic="unavailable"))
+    return format
 
 
 def _output(run: SavedRun, format: str, value: str | None) -> Path:

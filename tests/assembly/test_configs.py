@@ -46,6 +46,7 @@ LACKING = {
     "model/timm.yaml": None if find_spec("timm") else ("model", "timm"),
     "model/huggingface.yaml": None if find_spec("transformers") else ("model", "transformers"),
     "task/custom.yaml": ("task._target_", "my_package"),
+    **{f"{group}/custom.yaml": (f"{group}._target_", "my_package") for group in ("loss", "optimizer", "scheduler")},
 }
 """What the command of a file needs that is not here: the key of the problem, and what is missing."""
 

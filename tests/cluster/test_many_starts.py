@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from twelve import run
 
 from helpers.killed import assert_ended_the_same
 from helpers.sweeping import kill, results, start, sweep_folder, table, wait_for, write_fates
+from runner.steer import main as steer
 from runner.tracking.store import connect, local_uri
 
 pytestmark = pytest.mark.cluster
@@ -117,3 +119,24 @@ def test_jobs_of_two_ranks(tmp_path: Path, cluster: Cluster) -> None:
     assert {result["status"] for result in results(folder).values()} == {"FINISHED"}
     assert [json.loads((folder / job / "result.json").read_text())["ranks"] for job in "01"] == [2, 2]
     assert all((folder / job / "ranks" / "1.log").read_text().count("epoch 2/2") == 1 for job in "01")
+
+
+def test_steered(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, on, environment = cluster
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    write_fates(tmp_path)
+    slow = ("--config-dir", "my_conf", "model=fated", "model.seconds=0.05", "trainer.epochs=20", "data.limit=200")
+    sweep = start(tmp_path, *slow, "optimizer.lr=0.3,0.1", "tracking=off", *on)
+    wait_for(lambda: list(tmp_path.glob("outputs/sweeps/*/0/metrics.jsonl")))
+    folder = sweep_folder(tmp_path)
+    asked = time.monotonic()
+    assert steer([f"sweep={folder}", "stop=0"]) == 0
+    wait_for(lambda: (folder / "0" / "result.json").exists())
+    print(f"stopped after {time.monotonic() - asked:.1f} s")
+    assert results(folder)[0]["status"] == "KILLED" and results(folder)[0]["epochs"] < 20
+    wait_for(lambda: (folder / "0" / "job.json").exists())
+    assert steer([f"sweep={folder}", "clone=1", "trainer.epochs=1", "model.seconds=0"]) == 0
+    assert steer([f"sweep={folder}", "go_on=0"]) == 0
+    assert sweep.wait(120) == 0
+    assert {number: result["epochs"] for number, result in results(folder).items()} == {0: 20, 1: 20, 2: 1}

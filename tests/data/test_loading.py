@@ -25,6 +25,7 @@ from runner.data.loading import TensorLoader, WorkerLoader, evaluation_batch_siz
 from runner.data.normalize import Normalize
 from runner.data.parts import part_of
 from runner.data.sampling import epoch_order
+from runner.data.share import Padding, Share
 from runner.data.source import Source
 from runner.data.splits import Splits
 from runner.data.splitting import split
@@ -375,6 +376,45 @@ class TestBothWays:
             fit(state)
             ends.append(exact_state(checkpoint.load(state.checkpoints.last)))
         assert same(*ends)
+
+
+class TestRanks:
+    @pytest.mark.parametrize(
+        ("ranks", "num_workers", "in_memory"),
+        [
+            (3, 0, True),
+            (3, 0, False),
+            (2, 2, False),
+            *(pytest.param(ranks, workers, False, marks=pytest.mark.soak) for ranks in (1, 2, 3)
+              for workers in (0, 1, 2)),
+        ],
+    )  # fmt: skip
+    @pytest.mark.filterwarnings("ignore:This DataLoader will create")
+    def test_read_every_sample_once_an_epoch_after_a_resume_too(
+        self, ranks: int, num_workers: int, in_memory: bool
+    ) -> None:
+        """The last batch, of 50 samples in batches of 12, has fewer samples than there are ranks."""
+        source = Source("items", train=Items(torch.arange(50.0)[:, None], torch.arange(50) % 3), mean=0.0, std=1.0)
+        splits = split(source, val_fraction=0.0, limit=None, seed=0)
+        options = {"batch_size": 12, "seed": 0, "in_memory": in_memory}
+        whole = loaders(splits, **options).train
+        for epoch, first in ((1, 0), (2, 0), (2, 2), (2, 4)):
+            shares = []
+            for rank in range(ranks):
+                made = loaders(splits, **options, num_workers=num_workers, share=Share(rank, ranks)).train
+                shares.append([counted(batch) for batch in made.epoch(epoch, first)])
+                made.close()
+            together = [torch.cat(parts) for parts in zip(*shares, strict=True)]
+            expected = list(whole.epoch(epoch, first))
+            assert same(together, [inputs for inputs, _ in expected])
+            if not first:
+                assert torch.cat(together).flatten().sort().values.tolist() == list(range(50))
+
+
+def counted(batch: Any) -> Tensor:
+    """Return the inputs of a rank's share that count."""
+    inputs: Tensor = batch[0]
+    return inputs[:0] if isinstance(batch, Padding) else inputs
 
 
 class Drawing(Items):

@@ -20,6 +20,7 @@ MARK = "# $ "
 HIDDEN = "***"
 
 _USERINFO = re.compile(r"""(?<![^\s'"=,(\[{])[^\s/:@'"=,(\[{]+:[^\s@'"]+@""")  # in an address without a scheme
+_OBJECT = re.compile(r"runner\.objects\.(\w+)_[0-9a-f]{16}")
 _REFERENCE = re.compile(r"\$\{[^{}]*\}")
 
 NAMELESS = (
@@ -105,8 +106,14 @@ def named_choices(choices: Mapping[str, str], config: Mapping[str, Any]) -> dict
         node = config.get(group) if choice == CUSTOM else None
         target = node.get("_target_") if isinstance(node, Mapping) else None
         if isinstance(target, str) and target != "???":
-            named[group] = target.rpartition(".")[2]
+            named[group] = _name_of(target)
     return named
+
+
+def _name_of(target: str) -> str:
+    """Return the name of a class or function, `Net` also for `runner.objects.Net_3f2a91bc4d5e6f70`."""
+    pickled = _OBJECT.fullmatch(target)
+    return pickled[1] if pickled else target.rpartition(".")[2]
 
 
 def name_customs(requested: str, choices: Mapping[str, str], named: Mapping[str, str]) -> str:
@@ -156,7 +163,7 @@ def _word(key: str, value: str) -> str:
         return ""
     leaf = key.rpartition(".")[2]
     if leaf == "_target_":
-        return shorten(value.rpartition(".")[2], _WORD_LENGTH)
+        return shorten(_name_of(value), _WORD_LENGTH)
     if key in GROUPS:
         return shorten(value, _WORD_LENGTH)
     return f"{leaf}={shorten(value.rstrip('/').rpartition('/')[2], _WORD_LENGTH)}"

@@ -36,6 +36,9 @@ LAST, BEST = "last.pt", "best.pt"
 ARTIFACTS = "artifacts"
 """Images, figures and tables that the user's callbacks make."""
 
+OBJECTS = "objects"
+"""Pickled objects of a notebook that the config names; also in the folder of all outputs, with data of a notebook."""
+
 CODE = "code"
 """The user's code: a record, and what git does not have of it. A job of a sweep has only the record."""
 
@@ -60,6 +63,9 @@ REHEARSALS = ".rehearsals"
 STACKS = "stacks"
 """The checkpoints of jobs that are trained as one program, a file for each stack, and its log."""
 
+CLEANED = "cleaned.json"
+"""When `runner.clean` removed the checkpoints and the model."""
+
 JOB = "job.json"
 """The outcome of a job of a sweep."""
 
@@ -68,6 +74,9 @@ GRAPHS = ".model_graphs"
 
 BEST_SO_FAR = "best_so_far.json"
 """The best results of the jobs of a sweep that have finished, with `sweep.artifacts=best`."""
+
+REQUESTS = "requests"
+"""What `runner.steer` asks a running sweep for, and the answers."""
 
 HALVING = "halving.json"
 """Which jobs of a sweep have reached which rung, and with which value."""

@@ -170,6 +170,16 @@ def is_locked(folder: Path) -> bool:
         os.close(file)
 
 
+def holder(folder: Path) -> tuple[int, str] | None:
+    """Return the number and the machine of the process that has a folder; None if none has."""
+    if not is_locked(folder):
+        return None
+    with contextlib.suppress(OSError):
+        if named := _HOLDER.fullmatch((folder / NAME).read_text(errors="replace")):
+            return int(named[1]), named[2]
+    return None
+
+
 def is_in_use(folder: Path) -> bool:
     """Whether a running run has the folder, or will have it: a running sweep creates its jobs before they start."""
     return is_locked(folder) or is_locked(folder.parent)

@@ -17,7 +17,7 @@ from runner.runs.phases import Run
 from runner.tracking.tracker import Deliverer
 from runner.training.anomaly import detect_anomaly
 from runner.training.compilation import compile_model
-from runner.training.display import Bar
+from runner.training.display import Bar, make_bar
 from runner.training.energy import Energy, measure
 from runner.training.loop import fit, limit_reached
 from runner.training.memory import measured_memory
@@ -96,7 +96,7 @@ def run(
     stop = Stop()
     try:
         with terminal.log_to_file(folder / layout.LOG), stop.listening(), closing(experiment.loaders):
-            bar = bar or Bar(
+            bar = bar or make_bar(
                 experiment.trainer.epochs,
                 experiment.loaders.train.batch_size,
                 experiment.loaders.train.samples,

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from runner import objects
 from runner.assembly.experiment import Experiment
 from runner.config import store_variable
 from runner.device import give_back_memory
@@ -207,6 +208,7 @@ def _open(
 ) -> Tracker:
     """Write the record of the run, and start to track it."""
     (folder / layout.RESULT).unlink(missing_ok=True)  # of a resumed run, which is not finished any more
+    objects.keep(experiment.config, folder)
     commands = write_config(experiment.config, folder, experiment.typed)
     write_atomically(folder / layout.ENVIRONMENT, environment({**experiment.device.gpu(), **facts}))
     code_tags = code.write()

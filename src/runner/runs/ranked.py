@@ -21,11 +21,11 @@ from runner.config.hydra_job import without_hydra
 from runner.errors import ConfigError, Problem, describe_error
 from runner.rundir import layout
 from runner.rundir.checkpoint import NoCheckpoints
-from runner.util import cores, terminal
+from runner.util import cores, events, terminal
 from runner.util.options import EXIT_FAILED, EXIT_SIGNAL
 from runner.util.ranks import Ranks
 from runner.util.redaction import redact
-from runner.util.stopping import Stop
+from runner.util.stopping import INTERRUPT, Stop
 
 log = logging.getLogger("runner")
 
@@ -84,6 +84,7 @@ def launch(argv: Sequence[str], count: int, module: str = "runner", machines: Se
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores.usable_cores() // count)))
+    events.name_pipe()
     logging.disable(logging.CRITICAL)  # of torchrun: rank 0 says what happens
     arguments = [*machines, f"--nproc-per-node={count}", "-m", module, *argv]
     try:
@@ -133,9 +134,12 @@ def leading(experiment: "Experiment", cfg: DictConfig, folder: Path) -> Iterator
     config, place = pickle.dumps(without_credentials(cfg)), folder.absolute()
     handed = Handed(config, experiment.choices, experiment.fitted, place, list(sys.path))
     group.hand_on(handed)
-    with group.joined():
+    with group.joined(), INTERRUPT.deferred():
         share_streams(experiment)
         yield
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN
+        )  # torchrun sends it when a rank has failed: this run has its result
 
 
 def lead(group: Ranks, args: Namespace, run: Callable[[Namespace], int]) -> int:

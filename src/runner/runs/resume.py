@@ -20,7 +20,7 @@ from runner.config.keys import GROUPS, PRESETS, SHARED_KEYS, flatten
 from runner.config.overrides import last_value, typed_store
 from runner.errors import ConfigError, Problem
 from runner.optimizer import load_state
-from runner.rundir import layout, stack
+from runner.rundir import cleaned, layout, stack
 from runner.rundir.checkpoint import CheckpointError, Checkpoints
 from runner.rundir.checkpoint_parts import load_task
 from runner.rundir.folders import display_path, shell_path
@@ -272,7 +272,8 @@ def load_checkpoint(resumed: Resumed, experiment: Experiment) -> dict[str, Any] 
     try:
         checkpoint = resumed.checkpoint
     except CheckpointError as error:
-        problem = resumed.run.problem(str(error), "leave it out to start a new run")
+        reason = cleaned.describe(resumed.folder) or str(error)
+        problem = resumed.run.problem(reason, "leave it out to start a new run")
         raise ConfigError(*problems, problem) from error
     if not resumed.warm_start:
         problems = problems or _check_exact(resumed, checkpoint["progress"], experiment)

@@ -17,6 +17,7 @@ from runner.runs.outcome import Outcome, WantsArtifacts
 from runner.runs.resume import Resumed
 from runner.tracking.tracker import Deliverer
 from runner.training.display import Bar
+from runner.util import events
 
 
 def build_run(
@@ -71,6 +72,7 @@ def start(
         bar: the progress display; None makes one for the terminal.
         wants_artifacts: whether to draw plots and save the model for MLflow; None: yes.
     """
+    events.send("folder", path=str(folder))
     outcomes: list[Outcome] = []
 
     def task() -> int:

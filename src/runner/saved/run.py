@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from runner import objects
 from runner.config import nesting, store_variable
 from runner.config.keys import GROUPS, PRESETS
 from runner.config.settings import SINGLE, SUPERVISED
@@ -219,6 +220,7 @@ def _nearest(folder: Path, key: str) -> str:
 
 def _from_folder(folder: Path, argument: str, uri: str | None = None) -> SavedRun:
     saved = SavedRun(argument, folder, None, uri, read_config(folder / layout.CONFIG, argument), name=folder.name)
+    objects.offer(saved.config, saved.file)
     if manifest := manifest_of(folder):
         saved.uri = uri or store_variable.add_credentials(manifest.uri)
         saved.run_id = DeliveryState.load(folder).run_id or read_result(folder).get("run_id")
@@ -251,6 +253,7 @@ def _from_mlflow(run_id: str, argument: str, uri: str, from_store: bool) -> Save
         text = f"MLflow does not have its {layout.CONFIG} yet"
         raise ConfigError(saved.problem(text, f"upload it on the machine that has the folder: {sync}", topic="store"))
     saved.config = read_config(config, argument)
+    objects.offer(saved.config, saved.file)
     return saved
 
 

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from runner.errors import ConfigError, first_line
 from runner.model.lora import add_adapters, is_adapted, merge
-from runner.rundir import layout
+from runner.rundir import cleaned, layout
 from runner.rundir.checkpoint import CheckpointError, load
 from runner.rundir.folders import parse_path
 from runner.saved.run import SavedRun, find, problem_with
 from runner.saved.weight_files import NAMES_SHOWN, SUFFIXES, Weights, of_checkpoint, read_file, read_folder
 from runner.tracking.local_files import refuse_links
+from runner.tracking.store import ui_of
 from runner.util.buffers import fit_buffers, load_buffers, load_module, unsaved_buffers
 from runner.util.private import is_extra_state, unwrapped_name
 from runner.util.tags import DATA_TAG
@@ -117,8 +118,11 @@ def weights_of_run(run: SavedRun) -> Weights:
         return replace(of_checkpoint(state, run.place, epoch, progress["data"]), lora=lora)
     if run.folder is not None and (graph := run.file("model/data/model.pt2")):
         return _of_graph(graph, run)
-    if run.run_id is not None:
+    removed = cleaned.describe(run.folder)
+    if run.run_id is not None and (removed is None or ui_of(run.uri or "") is not None):
         return _of_logged_model(run)
+    if removed is not None:
+        raise ConfigError(run.problem(removed, "train it again: its config.yaml begins with the command"))
     raise ConfigError(run.problem(f"no weights, {run.place}/{layout.CHECKPOINTS} has no checkpoint"))
 
 

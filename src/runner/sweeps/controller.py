@@ -28,6 +28,7 @@ from runner.sweeps.results.best import BestSoFar
 from runner.sweeps.results.parent_run import ParentRun
 from runner.sweeps.results.resume import ResumeAction
 from runner.sweeps.schedules.schedule import Schedule
+from runner.sweeps.steering import Steering
 from runner.tracking.process import DeliveryProcess
 from runner.util import cores, terminal
 from runner.util.options import EXIT_SIGNAL
@@ -99,6 +100,7 @@ class Sweep:
         limits = settings.job_timeout, settings.on_failure == "stop", settings.max_time
         launcher, slots = self.prepared.launcher, self.prepared.slots
         self.pool = Pool(launcher, slots, self.prepare, self, self.stop, *limits)
+        self.steering = Steering(self.folder, self.prepared, self.schedule, self.pool)
         started = time.monotonic()
         try:
             self.pool.run(self._jobs())
@@ -114,6 +116,7 @@ class Sweep:
         """Yield the jobs that the schedule chooses; None if there is none now, but may be one later."""
         while (job := self.schedule.next()) is not None or self.under_way or self.schedule.is_waiting:
             if job is not None:
+                job = self.prepared.plan.jobs[job.number]  # its name and point may have got another axis
                 self.under_way += 1
                 self.seconds.setdefault(job.number, 0.0)
                 self.display.expect(self.schedule.expected)
@@ -197,10 +200,11 @@ class Sweep:
         self.display.job_ended(job, outcome)
 
     def tick(self) -> None:
-        """Prune jobs that the schedule has given up, and refresh the display."""
+        """Prune jobs that the schedule has given up, obey the user, and refresh the display."""
         for number, reason in self.schedule.give_up(list(self.running.values())).items():
             if number not in self.trained:  # pruning a trained job saves nothing
                 self.pool.prune(number, reason)
+        self.steering.obey()
         self.display.tick()
 
     def _log_start(self) -> None:

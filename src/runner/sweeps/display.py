@@ -14,9 +14,11 @@ from runner.rundir import layout
 from runner.rundir.folders import display_path
 from runner.rundir.manifest import PAUSE
 from runner.sweeps.jobs import Job, JobOutcome, JobProgress
+from runner.sweeps.launchers.pool import STEERED
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.results.outcome import last_lines
 from runner.sweeps.results.table import describe_values, read_row
+from runner.util import events
 from runner.util.metric_names import format_metric
 from runner.util.tables import format_duration
 from runner.util.terminal import can_redraw_lines
@@ -117,7 +119,7 @@ class Display:
             log.info("%s", "  ".join(part for part in parts if part))
             return
         log.warning("%s  %s: %s  %s", head, outcome.status, outcome.reason, format_duration(outcome.seconds))
-        if outcome.by_request:
+        if outcome.by_request or outcome.reason == STEERED:
             return
         for line in last_lines(folder):
             log.warning("      | %s", line)
@@ -131,10 +133,19 @@ class Display:
             if now >= self._next:
                 self._next = now + REFRESH_SECONDS
                 self._refresh()
+        elif events.is_heard():
+            if now >= self._next:
+                self._next = now + REFRESH_SECONDS
+                self._send()
         elif now - self._listed >= PLAIN_SECONDS and self._lines:
             self._listed = now
             for line in self._lines.values():
                 log.info("       job %s", line.describe(self._metric))
+
+    def _send(self) -> None:
+        """Send the progress to the notebook or script that started the sweep."""
+        done = min(self._done + sum(line.share for line in self._lines.values()), self._jobs)
+        events.send("progress", done=done, total=self._jobs, unit="job", metrics={})
 
     def _refresh(self) -> None:
         count = min(self._slots, MAX_LINES)

@@ -18,6 +18,7 @@ class Job:
         point: the value of each axis.
         overrides: all arguments that it is composed from.
         own: how many of the last ones are not those of all jobs; an axis of several keys has one for each.
+        added: whether the user has added it while the sweep ran: its command does not ask for it.
     """
 
     number: int
@@ -25,6 +26,7 @@ class Job:
     point: dict[str, str]
     overrides: tuple[str, ...]
     own: int = 0
+    added: bool = False
 
     @property
     def own_overrides(self) -> tuple[str, ...]:

@@ -3,10 +3,13 @@
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from runner import objects
 from runner.comparison.objectives import objectives_of
 from runner.config.compose import Composer
 from runner.config.keys import TARGET_GROUPS
@@ -16,6 +19,7 @@ from runner.config.settings import SweepSettings
 from runner.errors import ConfigError, Problem
 from runner.rundir import folders, layout
 from runner.rundir.lock import lock
+from runner.rundir.ownership import is_real_file
 from runner.sweeps.check import preflight
 from runner.sweeps.check.stack_hint import stack_hint
 from runner.sweeps.controller import Sweep
@@ -24,6 +28,7 @@ from runner.sweeps.jobs import Job
 from runner.sweeps.launchers import forkserver
 from runner.sweeps.launchers.launcher import Launcher, ResourceRequest
 from runner.sweeps.plan import folds, seeds
+from runner.sweeps.plan.added import add_job
 from runner.sweeps.plan.job_configs import JobConfigs
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.plan.planning import Planner, plan_jobs
@@ -35,7 +40,7 @@ from runner.sweeps.schedules.make import make_schedule
 from runner.tracking.location import check_new_store, refuse_database_of_server
 from runner.tracking.notify import Notifier
 from runner.tracking.process import DeliveryProcess
-from runner.util import terminal
+from runner.util import events, terminal
 from runner.util.stopping import INTERRUPT
 
 log = logging.getLogger("runner")
@@ -73,6 +78,8 @@ def run_sweep(
     terminal.configure_logging(bool(config.runner.quiet))
     uri = None if OmegaConf.is_missing(config.tracking, "uri") else config.tracking.uri
     resumed = resume.find(settings.resume, uri) if settings.resume is not None else None
+    if resumed is not None:
+        objects.offer(list(arguments), partial(_file_of, resumed))
     problems = [*problems, *seeds.check(config), *folds.check(config)]
     try:
         plan = plan_jobs(composer, config, resumed, arguments, planner)
@@ -114,11 +121,17 @@ def run_sweep(
         folder = resumed or folders.make_run_folder(requested, exact_folder, folders.SWEEP)
         if resumed is None:
             closing.enter_context(lock(folder))
+        events.send("folder", path=str(folder))
+        objects.keep(list(arguments), folder)
         schedule = make_schedule(folder, prepared)
         prepared.save_plan(folder)
         if notifier is not None:
             closing.enter_context(notifier.watching(folder))
         return Sweep(folder, prepared, schedule, delivery).run()
+
+
+def _file_of(folder: Path, name: str) -> Path | None:
+    return folder / name if is_real_file(folder / name) else None
 
 
 def check_register(name: str | None, settings: SweepSettings) -> list[Problem]:
@@ -224,6 +237,16 @@ def check(
         preflight.check([job], configs, by_job, launcher.is_remote)
         return configs[job.number]
 
+    def add(typed: Sequence[str], like: Job | None) -> Job:
+        before = replace(plan, axes=dict(plan.axes), jobs=list(plan.jobs))
+        job = add_job(composer, plan, typed, like)
+        try:
+            configs[job.number] = check_later(job)
+        except ConfigError:
+            plan.become(before)
+            raise
+        return job
+
     def save_plan(folder: Path) -> None:
         plan.save(folder, arguments, composer.options)
 
@@ -241,6 +264,7 @@ def check(
         composer.options,
         launcher,
         check_later,
+        add,
         save_plan,
         typed=composer.typed or (),
         hint=stack_hint(list(infos.values()), slots) if would_stack else "",

@@ -32,6 +32,7 @@ class PreparedSweep:
         options: location of the configs: `config_path` and `config_dir`.
         launcher: runs the jobs.
         check: composes and builds a job that a search has added.
+        add: adds a job with these arguments to the plan, like another one or like none, and checks it.
         save_plan: writes the plan into the sweep's folder, with the jobs that a search has added.
         typed: the arguments of the command line, without credentials.
         hint: a line for the end of the sweep; empty if there is none.
@@ -48,6 +49,7 @@ class PreparedSweep:
     options: Mapping[str, Any]
     launcher: Launcher
     check: Callable[[Job], DictConfig]
+    add: Callable[[Sequence[str], Job | None], Job]
     save_plan: Callable[[Path], None]
     typed: Sequence[str] = ()
     hint: str = ""

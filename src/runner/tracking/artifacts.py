@@ -43,7 +43,7 @@ _FILES = (
 )  # fmt: skip
 """Files of a run's folder, and of a sweep's."""
 
-_FOLDERS = (layout.CODE, layout.ARTIFACTS, layout.PLOTS, layout.PROFILE)
+_FOLDERS = (layout.CODE, layout.OBJECTS, layout.ARTIFACTS, layout.PLOTS, layout.PROFILE)
 _UPLOADED = (*_FILES, *_FOLDERS, layout.CHECKPOINTS, layout.MODEL)
 
 MLMODEL = "MLmodel"
@@ -96,6 +96,8 @@ def deliver_early(
         for name in _EARLY:
             if is_real_file(folder / name):
                 upload.send(folder / name, name)
+        for path in real_files(folder / layout.OBJECTS):
+            upload.send(path, path.relative_to(folder).as_posix())
         for path in changed.new_files():
             upload.send(path, path.relative_to(folder).as_posix())
         changed.done()

@@ -6,9 +6,10 @@ from time import perf_counter, time
 
 from tqdm import tqdm
 
+from runner.util import events
 from runner.util.metric_names import format_metric, without_details
 from runner.util.tables import format_duration
-from runner.util.terminal import can_redraw_lines
+from runner.util.terminal import EPOCH, about, can_redraw_lines
 
 log = logging.getLogger("runner")
 
@@ -81,7 +82,7 @@ class Bar:
             if values:
                 parts.append(f"{part} " + " ".join(values))
         parts.append(format_duration(seconds))
-        log.info("  ".join(parts) + ("  best" if best else ""))
+        log.info("  ".join(parts) + ("  best" if best else ""), extra=about(EPOCH))
 
     def _title(self) -> str:
         return f"epoch {self._epoch:>{len(str(self._epochs))}}/{self._epochs}"
@@ -95,3 +96,30 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class SentBar(Bar):
+    """Sends the progress to the notebook or script that started the run, and logs a line per epoch."""
+
+    def due(self) -> bool:
+        """Return whether to send the progress."""
+        return perf_counter() >= self._next
+
+    def batch(self, done: int, loss: float) -> None:
+        """Send the share of the epoch that is done."""
+        self._next = perf_counter() + REFRESH_SECONDS
+        self._send(min(done * self._batch_size / self._samples, 1.0), {"train/loss": loss})
+
+    def end_epoch(self, epoch: int, metrics: dict[str, float], seconds: float, best: bool) -> None:
+        """Send the epoch's metrics."""
+        super().end_epoch(epoch, metrics, seconds, best)
+        self._send(1.0, metrics)
+
+    def _send(self, share: float, metrics: dict[str, float]) -> None:
+        done = self._epoch - 1 + share
+        events.send("progress", done=done, total=self._epochs, unit="epoch", metrics=without_details(metrics))
+
+
+def make_bar(epochs: int, batch_size: int, samples: int, quiet: bool = False) -> Bar:
+    """Make the display for this process; see `Bar`."""
+    return (SentBar if events.is_heard() and not quiet else Bar)(epochs, batch_size, samples, quiet)

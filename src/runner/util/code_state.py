@@ -22,8 +22,17 @@ def code_state(model: nn.Module) -> list[object]:
         sorted(versions.items()),
         [__version__, platform.python_version(), str(torch.__version__)],
         sorted((name, str(file), *_state(file)) for name, file in files.items()),
+        sorted(_noted),
         _state_of_runner(),
     ]
+
+
+_noted: set[str] = set()
+
+
+def note_code(name: str) -> None:
+    """Note that code was loaded which is in no file of a module; its name changes with it."""
+    _noted.add(name)
 
 
 @cache

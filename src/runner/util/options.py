@@ -18,7 +18,7 @@ from runner.errors import (
     path_problem,
     to_one_line,
 )
-from runner.util import advice
+from runner.util import advice, events
 from runner.util.redaction import redact
 from runner.util.stopping import INTERRUPT
 from runner.util.store_address import check_address
@@ -92,7 +92,10 @@ def show_traceback() -> None:
 
 
 def print_errors(*problems: Problem | str) -> int:
-    """Print a line for each problem, and return the exit code of a wrong config."""
+    """Print a line for each problem, or send it to who listens; return the exit code of a wrong config."""
+    if events.is_heard():
+        events.send_problems(problems)
+        return EXIT_CONFIG
     print(*(f"error: {_to_line(problem)}" for problem in problems), sep="\n", file=sys.stderr)
     return EXIT_CONFIG
 

@@ -73,7 +73,8 @@ class Ranks:
     def here(cls) -> "Ranks | None":
         """Return the ranks that this process belongs to, each time the same; None if torchrun has not started it."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        if not all(os.environ.get(name, "").isdecimal() for name in (*names, "MASTER_PORT")):
+        numbers = all(os.environ.get(name, "").isdecimal() for name in (*names, "MASTER_PORT"))
+        if not numbers or not os.environ.get("MASTER_ADDR"):
             return None
         return _ranks(*(int(os.environ[name]) for name in names))
 
@@ -108,13 +109,17 @@ class Ranks:
         those of another machine earlier or later, and counts how often on each machine for itself (2.14).
 
         Raises:
+            RankError: one does not ask for it.
             KeyboardInterrupt: a signal has arrived while it waits for the others.
         """
         if self._handed:
             return
         self._start, self._handed = secrets.token_hex(8), True
         text, waiting, sent = _encode((self._start, value)), set(range(1, self.count)), dict[int, str]()
+        deadline = monotonic() + COLLECTIVE_SECONDS
         while waiting:
+            if monotonic() > deadline:
+                raise RankError(f"rank {min(waiting)} of {self.count} has not started within {COLLECTIVE_SECONDS:g} s")
             for rank in sorted(waiting):
                 token = self.remembered(f"token/{rank}")
                 if token is not None and sent.get(rank) != token:

@@ -10,13 +10,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from runner.util import events
+from runner.util.events import LineHandler
 from runner.util.files import PRIVATE, open_to_append
 from runner.util.redaction import redact
 
 log = logging.getLogger("runner")
 
-TRACKING, RESUME, STORE = "tracking", "resume", "store"
-"""Topics of log records: where a run is logged, how to resume it, and whether the store can be reached."""
+TRACKING, RESUME, STORE, EPOCH = "tracking", "resume", "store", "epoch"
+"""Topics of log records: where a run is logged, how to resume it, whether the store can be reached; of an epoch."""
 
 
 class _Redacted(logging.Formatter):
@@ -34,9 +36,9 @@ class _Terminal(logging.Handler):
 
 
 def configure_logging(quiet: bool = False) -> None:
-    """Send runner's log to standard error; with `quiet`, only warnings and errors."""
-    log.handlers = [handler for handler in log.handlers if not isinstance(handler, _Terminal)]
-    terminal = _Terminal(logging.WARNING if quiet else logging.INFO)
+    """Send runner's log to standard error, or to who listens; with `quiet`, only warnings and errors."""
+    log.handlers = [handler for handler in log.handlers if not isinstance(handler, _Terminal | LineHandler)]
+    terminal = (LineHandler if events.is_heard() else _Terminal)(logging.WARNING if quiet else logging.INFO)
     terminal.setFormatter(_Redacted())
     log.addHandler(terminal)
     log.setLevel(logging.DEBUG)

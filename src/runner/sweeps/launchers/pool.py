@@ -16,6 +16,9 @@ from runner.util.stopping import Stop
 
 TICK_SECONDS = 0.2
 
+STEERED = "stopped by runner.steer"
+"""Why a job ended that the user has stopped; the others need not care."""
+
 NOT_STARTED = "not started: sweep.max_time is over"
 """Why a job ended that was still waiting in the queue of a cluster."""
 
@@ -129,6 +132,19 @@ class Pool:
                 self._wait()
             if not isinstance(error, KeyboardInterrupt):
                 raise
+
+    def runs(self, number: int) -> bool:
+        """Return whether a job is under way."""
+        return any(running.job.number == number for running in self._running)
+
+    def stop(self, number: int) -> bool:
+        """Stop a running job as the user asks for: it writes a checkpoint. Returns whether it runs."""
+        for running in self._running:
+            if running.job.number == number:
+                if running.stop_reason is None:
+                    self._request_stop(running, STEERED)
+                return True
+        return False
 
     def prune(self, number: int, reason: str) -> None:
         """Stop a running job that its search has given up; it then counts as finished."""
@@ -244,6 +260,6 @@ class Pool:
         self._over(running.job, outcome)
 
     def _over(self, job: Job, outcome: JobOutcome) -> None:
-        if not outcome.as_planned and self._failure is None:
+        if not outcome.as_planned and outcome.reason != STEERED and self._failure is None:
             self._failure = f"stopped because job {job.number} did not finish (sweep.on_failure=stop)"
         self._listener.job_ended(job, outcome)

@@ -55,6 +55,13 @@ class Plan:
     _lines: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
     """The first jobs as `save` writes them: a search saves the plan after each job that it adds."""
 
+    def become(self, other: "Plan") -> None:
+        """Take the axes and jobs of another plan, in place: all that runs by this one follows."""
+        self.axes.clear()
+        self.axes.update(other.axes)
+        self.jobs[:] = other.jobs
+        self._lines.clear()
+
     def save(self, folder: Path, arguments: Sequence[str], config: Mapping[str, str | None]) -> None:
         """Write the plan into the sweep's folder, without credentials, with everything that a resume needs.
 
@@ -74,12 +81,14 @@ class Plan:
 
 def _to_dict(job: Job) -> dict[str, Any]:
     content = {"number": job.number, "name": job.name, "point": job.point, "overrides": list(job.overrides)}
+    content |= {"added": True} if job.added else {}
     return content if job.own == len(job.point) else content | {"own": job.own}
 
 
 def _from_dict(content: Mapping[str, Any]) -> Job:
     point, overrides = dict(content["point"]), tuple(content["overrides"])
-    return Job(content["number"], content["name"], point, overrides, content.get("own", len(point)))
+    own, added = content.get("own", len(point)), bool(content.get("added"))
+    return Job(content["number"], content["name"], point, overrides, own, added)
 
 
 def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
@@ -168,11 +177,12 @@ def canonical(composer: Composer, job: Job) -> GridPoint:
 
 
 def difference(composer: Composer, saved: Plan, planned: Plan) -> tuple[list[Job], list[Job]]:
-    """Return the jobs that only the new plan has, and those that only the saved one has."""
+    """Return the jobs that only the new plan has, and those that only the saved one has, but for added ones."""
     before, after = ([frozenset(canonical(composer, job).items()) for job in plan.jobs] for plan in (saved, planned))
     had, has = set(before), set(after)
     new = [job for job, point in zip(planned.jobs, after, strict=True) if point not in had]
-    return new, [job for job, point in zip(saved.jobs, before, strict=True) if point not in has]
+    missing = zip(saved.jobs, before, strict=True)
+    return new, [job for job, point in missing if point not in has and not job.added]
 
 
 def changed_values(composer: Composer, saved: Plan, planned: Plan) -> dict[str, str]:

@@ -34,38 +34,39 @@ class ResumeAction(Enum):
     FOLLOW = "is running"
 
 
-def find(value: str, uri: str | None) -> Path:
+def find(value: str, uri: str | None, key: str = KEY) -> Path:
     """Find the folder of a sweep.
 
     Args:
         value: the folder, or the id of its parent run in MLflow.
         uri: of the store that has the id; for None see `saved.run.store_of`.
+        key: the option that has the value.
 
     Raises:
         ConfigError: it is not a sweep, or does not exist.
     """
-    typed, folder = f"{KEY}={value}", parse_path(value, KEY)
+    typed, folder = f"{key}={value}", parse_path(value, key)
     if (folder / layout.SWEEP_PLAN).is_file():
         return folder.resolve()
     if folder.is_dir():
         text = f"{typed} is not a sweep's folder: it has no {layout.SWEEP_PLAN}"
-        raise ConfigError(Problem(KEY, text, _suggest_newest(), topic="run"))
+        raise ConfigError(Problem(key, text, _suggest_newest(key), topic="run"))
     if not re.fullmatch("[0-9a-f]{32}", value):
-        raise ConfigError(Problem(KEY, f"{typed}: no such folder", _suggest_newest(), topic="file"))
+        raise ConfigError(Problem(key, f"{typed}: no such folder", _suggest_newest(key), topic="file"))
     tags = saved_runs.get_logged_run(value, typed, uri or saved_runs.store_of(value)).data.tags
     own = own_folder(tags)
     if own is not None and (own / layout.SWEEP_PLAN).is_file():
         return own
     if former := tags.get(FOLDER_TAG):
-        text, suggestion = f"{typed}: its folder {former} is not here", f"write {KEY}=<its folder>"
-        raise ConfigError(Problem(KEY, text, suggestion, topic="file"))
-    raise ConfigError(Problem(KEY, f"{typed} is not a sweep of runner", _suggest_newest(), topic="run"))
+        text, suggestion = f"{typed}: its folder {former} is not here", f"write {key}=<its folder>"
+        raise ConfigError(Problem(key, text, suggestion, topic="file"))
+    raise ConfigError(Problem(key, f"{typed} is not a sweep of runner", _suggest_newest(key), topic="run"))
 
 
-def _suggest_newest() -> str:
+def _suggest_newest(key: str) -> str:
     sweeps = outputs() / "sweeps"
     own = own_folders(sweeps, layout.SWEEP_PLAN)
-    return f"write {KEY}={shell_path(own[-1]) if own else '<folder or MLflow parent id>'}"
+    return f"write {key}={shell_path(own[-1]) if own else '<folder or MLflow parent id>'}"
 
 
 def choose_action(folder: Path, artifacts: str) -> ResumeAction:

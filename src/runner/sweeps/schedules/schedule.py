@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
+from runner.errors import ConfigError, Problem
 from runner.sweeps.jobs import Job, JobOutcome
-from runner.sweeps.launchers.pool import NOT_STARTED
+from runner.sweeps.launchers.pool import NOT_STARTED, STEERED
 from runner.sweeps.prepared import PreparedSweep
 from runner.sweeps.results.table import Table
 
@@ -48,6 +49,23 @@ class Schedule(ABC):
     def tell(self, job: Job, outcome: JobOutcome) -> None:
         """Take in how a job has ended."""
 
+    def take_out(self, number: int) -> bool:
+        """Do not start a job that has not started; returns whether it was about to."""
+        return False
+
+    def put_in(self, job: Job) -> None:
+        """Start a job that the user asks for: one that was stopped, or a new one; see `check_put_in`."""
+        self.check_put_in()
+
+    def check_put_in(self) -> None:
+        """Check that the user can say which job trains.
+
+        Raises:
+            ConfigError: this schedule decides it by results.
+        """
+        text = "the sweep itself decides by results which job trains next"
+        raise ConfigError(Problem("", text, "start another sweep for the job", topic="conflict"))
+
     def give_up(self, running: Sequence[Job]) -> dict[int, str]:
         """Return why running jobs should stop early, by number: asked every 0.2 s or more often."""
         return {}
@@ -58,7 +76,8 @@ class Schedule(ABC):
 
     def is_complete(self, table: Table, left: int) -> bool:
         """Return whether all jobs have ended as planned, but for those `left` for a resume, as it is too late."""
-        return table.count("FINISHED") + (not_started(table) if left else 0) == len(table.rows)
+        stopped = sum(row.status == "KILLED" and row.reason == STEERED for row in table.rows)
+        return table.count("FINISHED") + stopped + (not_started(table) if left else 0) == len(table.rows)
 
     def resumes(self, table: Table) -> bool:
         """Return whether a resume would go on with a sweep that is not complete."""

@@ -9,6 +9,7 @@ from runner.sweeps.prepared import PreparedSweep
 from runner.sweeps.results.resume import ResumeAction
 from runner.sweeps.results.table import Table, read_row
 from runner.sweeps.schedules.in_order import InOrder
+from runner.sweeps.schedules.schedule import Schedule
 
 
 class Searched(InOrder):
@@ -39,6 +40,14 @@ class Searched(InOrder):
             job = self._ask()
             self._asked_all = job is None and not self.is_waiting
         return job
+
+    def check_put_in(self) -> None:
+        """Refuse: see `Schedule`."""
+        Schedule.check_put_in(self)
+
+    def put_in(self, job: Job) -> None:
+        """Refuse likewise."""
+        self.check_put_in()
 
     def _ask(self) -> Job | None:
         job = self._search.ask(len(self.jobs))
