@@ -28,6 +28,13 @@ GOLDEN = [
         ),
     ),
     (
+        "strategy.nproc=2",
+        (
+            "strategy.nproc=2: unknown key strategy.nproc; strategy has find_unused_parameters, name, nproc_per_node,"
+            " shard"
+        ),
+    ),
+    (
         "+optimizer.lrr=1",
         "optimizer.lrr: SGD takes no lrr; did you mean lr?",
     ),

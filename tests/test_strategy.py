@@ -250,7 +250,7 @@ class TestHandingOn:
         group, handed = MagicMock(), list[ranked.Handed]()
         group.hand_on = handed.append
         monkeypatch.setattr(Ranks, "here", lambda: group)
-        monkeypatch.setattr(ranked, "share_streams", lambda _: None)
+        monkeypatch.setattr(ranked, "_start_together", lambda _: None)
         former = signal.getsignal(signal.SIGTERM)
         try:
             with ranked.leading(SimpleNamespace(choices={}, fitted=None), cfg, Path("run")):  # type: ignore[arg-type]

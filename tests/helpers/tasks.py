@@ -268,3 +268,21 @@ class ByMethods(Task):
         inside = self.inside or (self.in_evaluation and not self.training)
         codes = model.without_tanh(batch[0]) if inside else model.encode(batch[0])
         return F.cross_entropy(model.head(codes), batch[1])
+
+
+class OfItsRank(nn.Module):
+    """A model whose first weights, or shapes, are those of the rank."""
+
+    def __init__(self, shapes: bool = False) -> None:
+        super().__init__()
+        rank = int(os.environ.get("RANK", "0"))
+        width = 8 + rank * shapes
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Tanh(), nn.Linear(width, 10))
+        self.register_buffer("flags", torch.full((3,), rank > 0))
+        for weight in self.parameters():
+            nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(rank))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the outputs."""
+        outputs: Tensor = self.layers(inputs) + self.flags.sum()
+        return outputs

@@ -345,3 +345,22 @@ def ranks_of(started: Started) -> list[str]:
     """Return the ranks that a torchrun has started."""
     children = psutil.Process(started.pid).children(recursive=True)
     return [number for child in children if (number := child.environ().get("RANK")) is not None]
+
+
+@pytest.mark.parametrize("strategy", ("ddp", "fsdp"))
+class TestAModelThatDiffersByRank:
+    model = ("model=custom", "model._target_=helpers.tasks.OfItsRank", "precision=fp64")
+    common = tuple(word for word in SMALL if not word.startswith("model."))
+
+    def test_starts_with_the_weights_of_rank_0(self, here: Path, strategy: str) -> None:
+        for name, more in (("one", []), ("several", [f"strategy={strategy}", "strategy.nproc_per_node=2"])):
+            code, printed = ended(start(here / name, *self.common, *self.model, *more))
+            assert code == 0, printed
+        assert measured(here / "several") == pytest.approx(measured(here / "one"), abs=1e-12)
+
+    def test_is_refused_if_the_shapes_differ(self, here: Path, strategy: str) -> None:
+        ranks = (f"strategy={strategy}", "strategy.nproc_per_node=2")
+        code, printed = ended(start(here / "run", *self.common, *self.model, *ranks, "+model.shapes=true"))
+        assert code == 2, printed
+        assert "the models of ranks 0 and 1 differ in layers.1.weight" in printed
+        assert printed.count("error:") == 1

@@ -165,9 +165,9 @@ def suggest_key(key: str, known: Collection[str], members: Mapping[str, list[str
         return f"choose {' or '.join(having)} to set it"
     if len(siblings) > MAX_LISTED:
         return f"{config_command(parent)} lists the keys of {parent}"
-    if parent in known:
-        return f"write {parent}=<value>: it has no keys"
-    return f"{parent} has {', '.join(siblings)}" if siblings else f"{parent} has no keys to set"
+    if siblings:
+        return f"{parent} has {', '.join(siblings)}"
+    return f"write {parent}=<value>: it has no keys" if parent in known else f"{parent} has no keys to set"
 
 
 TOP_LEVEL = sorted([*GROUPS, "seed", "resume", "resume_mode", "runner"])

@@ -135,7 +135,7 @@ def leading(experiment: "Experiment", cfg: DictConfig, folder: Path) -> Iterator
     handed = Handed(config, experiment.choices, experiment.fitted, place, list(sys.path))
     group.hand_on(handed)
     with group.joined(), INTERRUPT.deferred():
-        share_streams(experiment)
+        _start_together(experiment)
         yield
         signal.signal(
             signal.SIGTERM, signal.SIG_IGN
@@ -163,6 +163,16 @@ def dismissing() -> Iterator[None]:
     yield
     if (group := Ranks.here()) is not None:
         group.hand_on(None)
+
+
+def _start_together(experiment: "Experiment") -> None:
+    """Agree with the other ranks on samples and weights.
+
+    Raises:
+        ConfigError: the ranks differ.
+    """
+    share_streams(experiment)
+    experiment.strategy.start_alike(experiment.model)
 
 
 def share_streams(experiment: "Experiment") -> None:
@@ -219,7 +229,7 @@ def _train(group: Ranks, handed: Handed, stop: Stop) -> int:
     cfg = pickle.loads(handed.config)
     cfg.device.index += group.local_rank
     experiment = build.build(without_hydra(cfg), handed.choices, (), handed.preprocessing)
-    share_streams(experiment)
+    _start_together(experiment)
     with tempfile.TemporaryDirectory() as folder, closing(experiment.loaders):
         try:
             _fit_and_test(_make_training(experiment, Path(folder), stop), experiment)

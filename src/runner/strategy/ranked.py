@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from runner.data.collate import Batch
 from runner.data.share import Padding, Share
+from runner.errors import ConfigError, Problem
 from runner.model.probe import BATCH_NORM
 from runner.strategy.single import Single
 from runner.task import Step
@@ -53,6 +54,22 @@ class Ranked(Single):
         if any(weight.is_cuda for weight in model.parameters()):
             return nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return model
+
+    def start_alike(self, model: nn.Module) -> None:
+        """Give the models of all ranks the weights of rank 0: a model may draw its own elsewhere than from the seed.
+
+        Raises:
+            ConfigError: they differ in more than values.
+        """
+        tensors = [*model.named_parameters(), *model.named_buffers()]
+        mine = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors}
+        first, *others = self.gather(mine)
+        for rank, other in enumerate(others, start=1):
+            if different := [name for name in {**first, **other} if first.get(name) != other.get(name)]:
+                text = f"strategy={self.name}: the models of ranks 0 and {rank} differ in {different[0]}"
+                raise ConfigError(Problem("model", text, "make the same model on each rank", topic="conflict"))
+        for _, tensor in tensors:
+            _copy_first(tensor)
 
     def notes(self, model: nn.Module) -> list[str]:
         """Return what the user should know before training."""
@@ -99,11 +116,20 @@ class Ranked(Single):
     def level(self, module: nn.Module) -> None:
         """Give the buffers of all ranks the values of rank 0."""
         for buffer in module.buffers():
-            dist.broadcast(buffer, 0)
+            _copy_first(buffer)
 
     def cause(self, error: BaseException) -> BaseException:
         """Return the error of another rank, if this one is of an operation among all."""
         return (self._group.cause() or error) if is_of_group(error) else error
+
+
+@torch.no_grad()
+def _copy_first(tensor: Tensor) -> None:
+    """Copy the values of rank 0 into a tensor; as bytes, as Gloo does not know all types (torch 2.14)."""
+    values = tensor.detach().contiguous().clone()
+    if values.numel():
+        dist.broadcast(values.view(-1).view(torch.uint8), 0)
+        tensor.copy_(values)
 
 
 class _Vote:

@@ -66,6 +66,9 @@ class Single:
         """Return the model with all its weights, after training; all ranks have to call it."""
         return model
 
+    def start_alike(self, model: nn.Module) -> None:
+        """Give the models of all ranks the weights of rank 0, before they train."""
+
     def notes(self, model: nn.Module) -> list[str]:
         """Return what the user should know before training."""
         return []

@@ -192,7 +192,7 @@ class Ranks:
                 if waited > LOST_SECONDS:
                     ended += quiet
                 if killed := [rank for rank in ended if rank not in reports]:
-                    return RankError(f"rank {killed[0]} has ended without an error: it was killed")
+                    return RankError(f"rank {killed[0]} has ended without an error: it was killed, or called exit")
                 causes = {rank: report for rank, report in reports.items() if not report[0]}
                 if causes or (reports and not quiet):  # those of others may be consequences
                     rank, (_, _, error, details) = min(reports.items(), key=lambda report: report[1][:2])
