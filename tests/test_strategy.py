@@ -229,6 +229,13 @@ class TestHandingOn:
         with pytest.raises(RankError, match=r"rank 1 of 2 has not started within 0\.2 s"):
             ranks[0].hand_on("config")
 
+    def test_variables_of_torchrun_without_torchrun(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("runner.util.ranks.COLLECTIVE_SECONDS", 0.2)
+        for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(RankError, match=r"the ranks do not meet at 127\.0\.0\.1:0: Timed out"):
+            Ranks(0, 2, 0, 2).hand_on("config")
+
     def test_only_the_first_value_counts(self, ranks: list[Ranks]) -> None:
         leader, other, _ = ranks
         with ThreadPoolExecutor() as pool:
@@ -253,7 +260,7 @@ class TestHandingOn:
         monkeypatch.setattr(ranked, "_start_together", lambda _: None)
         former = signal.getsignal(signal.SIGTERM)
         try:
-            with ranked.leading(SimpleNamespace(choices={}, fitted=None), cfg, Path("run")):  # type: ignore[arg-type]
+            with ranked.leading(SimpleNamespace(choices={}, fitted=None, pause_after=None), cfg, Path("run")):  # type: ignore[arg-type]
                 pass
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN, "another rank's failure is not its exit code"
         finally:

@@ -39,6 +39,11 @@ def ended(started: Started, seconds: float = 120) -> tuple[int, str]:
     return started.returncode, printed
 
 
+def trained(folder: Path) -> set[tuple[str, int]]:
+    """Return what was measured of training and validation, and when."""
+    return {key for key in measured(folder) if key[0].startswith(("train", "val"))}
+
+
 def result_of(folder: Path) -> Any:
     return json.loads((folder / layout.RESULT).read_text())
 
@@ -119,8 +124,7 @@ def test_another_number_of_ranks_resumes(whole: Path, here: Path, ranks: int) ->
     code, printed = ended(start(folder, f"strategy.nproc_per_node={ranks}"))
     assert code == 0, printed
     assert f"saved by 2 ranks, resumed by {ranks}" in printed
-    trained = [{key for key in measured(run) if key[0].startswith(("train", "val"))} for run in (folder, whole)]
-    assert trained[0] == trained[1]
+    assert trained(folder) == trained(whole)
 
 
 @pytest.mark.parametrize("ranks", (2, 3))
@@ -204,7 +208,7 @@ def test_divided_weights_resume_exactly_and_on_other_numbers_of_ranks(here: Path
             assert_ended_the_same(folder, here / "whole")
         else:
             assert f"saved by 2 ranks, resumed by {ranks}" in printed
-            assert measured(folder).keys() == measured(here / "whole").keys()
+            assert trained(folder) == trained(here / "whole")  # dropout is drawn otherwise: another epoch may be the best
 
 
 def test_commands_on_a_run_of_divided_weights(here: Path) -> None:

@@ -80,3 +80,13 @@ def test_a_job_is_repeated_by_as_many_ranks(whole: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "identical" in done.stderr
     assert "strategy ddp, 2 ranks" in done.stderr
+
+
+def test_a_halving_pauses_all_ranks_of_a_job_and_resumes_them(here: Path) -> None:
+    halving = ("hydra/sweeper=halving", "hydra.sweeper.max_epochs=4", "hydra.sweeper.eta=2", "trainer.epochs=4")
+    started = sweep(here, *JOBS, *halving, "tracking=off", "data.limit=101", f"hydra.sweep.dir={here}/sweep")
+    _, printed = started.communicate(timeout=300)
+    assert started.returncode == 0, printed
+    results = [json.loads((here / "sweep" / str(job) / layout.RESULT).read_text()) for job in (0, 1)]
+    assert sorted((result["status"], result["epochs"]) for result in results)[0] == ("FINISHED", 4)
+    assert sorted(result["status"] for result in results) == ["FINISHED", "PAUSED"]

@@ -108,6 +108,7 @@ class Handed:
         preprocessing: of a resumed run; None for a new one.
         folder: of the run.
         path: the folders that Python looks for modules in.
+        pause_after: the epoch after which the run pauses; None: it does not.
     """
 
     config: bytes
@@ -115,6 +116,7 @@ class Handed:
     preprocessing: Mapping[str, Any] | None
     folder: Path
     path: Sequence[str]
+    pause_after: int | None
 
 
 @contextmanager
@@ -132,7 +134,7 @@ def leading(experiment: "Experiment", cfg: DictConfig, folder: Path) -> Iterator
         return
     group.remember("folder", str(folder.absolute()))
     config, place = pickle.dumps(without_credentials(cfg)), folder.absolute()
-    handed = Handed(config, experiment.choices, experiment.fitted, place, list(sys.path))
+    handed = Handed(config, experiment.choices, experiment.fitted, place, list(sys.path), experiment.pause_after)
     group.hand_on(handed)
     with group.joined(), INTERRUPT.deferred():
         _start_together(experiment)
@@ -223,16 +225,19 @@ def follow(group: Ranks) -> int:
 
 def _train(group: Ranks, handed: Handed, stop: Stop) -> int:
     from runner.assembly import build
-    from runner.training.state import Interrupted
+    from runner.training.state import Interrupted, Paused
 
     sys.path[:] = handed.path
     cfg = pickle.loads(handed.config)
     cfg.device.index += group.local_rank
     experiment = build.build(without_hydra(cfg), handed.choices, (), handed.preprocessing)
+    experiment.pause_after = handed.pause_after
     _start_together(experiment)
     with tempfile.TemporaryDirectory() as folder, closing(experiment.loaders):
         try:
             _fit_and_test(_make_training(experiment, Path(folder), stop), experiment)
+        except Paused:
+            return 0
         except Interrupted:
             return EXIT_SIGNAL + stop.signal
     return 0

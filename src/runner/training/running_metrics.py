@@ -1,8 +1,9 @@
 """The running sums of loss, scalars and metrics of an epoch."""
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Mapping
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import Any
 
 import torch
@@ -249,6 +250,8 @@ class RunningMetrics:
         """Read the number of samples, the sums of loss and metrics, and those of weights and scalars, at once."""
         self._measure_collected()
         self._add_losses()
+        if not own and self._strategy.ranks > 1:
+            self._share_layout()
         totals = [self._loss, *(self._totals.values() if self.with_metrics else ())]
         weight = [self._weight] if isinstance(self._weight, Tensor) else []
         pairs = [torch.as_tensor(number).to(self._loss) for pair in self._scalars.values() for number in pair]
@@ -263,3 +266,24 @@ class RunningMetrics:
         if self._scalars:
             more["scalars"] = {name: [next(numbers), next(numbers)] for name in self._scalars}
         return samples, sums, more
+
+    def _share_layout(self) -> None:
+        """Get zeros for the sums that only other ranks have: their samples came before a resume, or a stream gave them.
+
+        What is added up then has the same size on all ranks.
+        """
+        shapes = {self._summed.index(summed): total.shape for summed, total in self._totals.items()}
+        own = (self.with_metrics, self._has_loss, isinstance(self._weight, Tensor), list(self._scalars), shapes)
+        with_metrics, has_loss, weighted, scalars, all_shapes = zip(*self._strategy.gather(own), strict=True)
+        self.with_metrics, self._has_loss = all(with_metrics), all(has_loss)
+        if any(weighted) and not isinstance(self._weight, Tensor):
+            self._weight = self._number(self._weight)
+        for name in dict.fromkeys(chain(*scalars)):
+            own_sums = self._scalars.pop(name) if name in self._scalars else (self._number(0.0), 0)
+            self._scalars[name] = own_sums  # in the same order on all ranks
+        merged = ChainMap(*all_shapes)
+        self._totals = {
+            summed: self._totals.get(summed, torch.zeros(merged[place], dtype=self._dtype, device=self._device))
+            for place, summed in enumerate(self._summed)
+            if place in merged
+        }

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from runner.errors import TrainingError
+from runner.errors import TrainingError, first_line
 from runner.util.heart import BEAT_SECONDS, SILENT_SECONDS, Heart
 from runner.util.stopping import INTERRUPT
 
@@ -80,10 +80,24 @@ class Ranks:
 
     @cached_property
     def _torchrun(self) -> "torch.distributed.Store":
-        """The store of torchrun: it lasts as long as torchrun, also if the ranks are started again."""
+        """The store of torchrun: it lasts as long as torchrun, also if the ranks are started again.
+
+        Raises:
+            RankError: it cannot be reached; or, without torchrun, the others do not come to that of rank 0.
+        """
+        from torch.distributed import DistError
         from torch.distributed.rendezvous import rendezvous
 
-        store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=START_SECONDS)))
+        seconds = START_SECONDS if self.rank else COLLECTIVE_SECONDS
+        try:
+            store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
+        except (DistError, ValueError) as error:
+            place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            text = (
+                f"RANK, WORLD_SIZE and MASTER_ADDR are set, but the ranks do not meet at {place}: {first_line(error)}"
+            )
+            raise RankError(f"{text}; unset them, or start the ranks by torchrun") from error
+        store.set_timeout(timedelta(seconds=START_SECONDS))
         return store
 
     @cached_property
