@@ -208,7 +208,9 @@ def test_divided_weights_resume_exactly_and_on_other_numbers_of_ranks(here: Path
             assert_ended_the_same(folder, here / "whole")
         else:
             assert f"saved by 2 ranks, resumed by {ranks}" in printed
-            assert trained(folder) == trained(here / "whole")  # dropout is drawn otherwise: another epoch may be the best
+            assert trained(folder) == trained(
+                here / "whole"
+            )  # dropout is drawn otherwise: another epoch may be the best
 
 
 def test_commands_on_a_run_of_divided_weights(here: Path) -> None:
