@@ -190,6 +190,43 @@ def test_batch_norm_on_a_cpu_is_said_to_be_of_each_rank(here: Path) -> None:
 
 DIVIDED = ("strategy=fsdp", "strategy.nproc_per_node=2")
 
+LARGER = {
+    "characters": (
+        "experiment=char_gpt", "data.limit=200", "data.batch_size=10", "model.layers=2", "model.width=32",
+        "model.heads=2",
+    ),
+    "adapted": (
+        "model.hidden=[32,32]", "model.lora.params=layers.*", "model.lora.rank=4", "optimizer=adamw", "data.limit=101",
+        "data.batch_size=24",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ranks", (1, 2, 3))
+@pytest.mark.parametrize("name", LARGER)
+def test_divided_weights_have_the_numbers_of_one_process_in_fp32(here: Path, name: str, ranks: int) -> None:
+    common = [word for word in SMALL if not word.startswith(("model.", "data."))] + [*LARGER[name]]
+    for run, more in (("one", []), ("divided", ["strategy=fsdp", f"strategy.nproc_per_node={ranks}"])):
+        code, printed = ended(start(here / run, *common, *more))
+        assert code == 0, printed
+    one, divided = measured(here / "one"), measured(here / "divided")
+    assert one.keys() == divided.keys()
+    for key, value in one.items():
+        assert divided[key] == pytest.approx(value, abs=1e-5, rel=1e-5), key
+
+
+def test_a_killed_rank_with_divided_weights_is_started_again_and_the_run_ends_as_undisturbed(here: Path) -> None:
+    code, printed = ended(start(here / "whole", *DIVIDED, *OF_FSDP))
+    assert code == 0, printed
+    folder = here / "run"
+    started = start(folder, DIVIDED[0], *OF_FSDP, by=torchrun(2, "--max-restarts=1"))
+    wait_for_checkpoint(folder)
+    rank_of(started, 1).kill()
+    code, printed = ended(started)
+    assert code == 0, printed
+    assert measured(folder) == measured(here / "whole")
+
+
 OF_FSDP = [word for word in LONG if "ema_decay" not in word]
 
 
@@ -217,7 +254,8 @@ def test_commands_on_a_run_of_divided_weights(here: Path) -> None:
     folder = here / "run"
     code, printed = ended(start(folder, *DIVIDED, *SMALL, "precision=fp64"))
     assert code == 0, printed
-    for module, more in (("evaluate", []), ("export", ["format=torch_export"])):
+    image = str([[[0.5] * 8] * 8]).replace(" ", "")
+    for module, more in (("evaluate", []), ("predict", [f"input={image}"]), ("export", ["format=torch_export"])):
         done = subprocess.run(
             [sys.executable, "-m", f"runner.{module}", f"run={folder}", *more], capture_output=True, text=True, cwd=here
         )
