@@ -139,9 +139,8 @@ def leading(experiment: "Experiment", cfg: DictConfig, folder: Path) -> Iterator
     with group.joined(), INTERRUPT.deferred():
         _start_together(experiment)
         yield
-        signal.signal(
-            signal.SIGTERM, signal.SIG_IGN
-        )  # torchrun sends it when a rank has failed: this run has its result
+        # Torchrun sends it when a rank has failed: this run has its result, and an exit code.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def lead(group: Ranks, args: Namespace, run: Callable[[Namespace], int]) -> int:
