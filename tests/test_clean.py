@@ -28,6 +28,7 @@ from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import outputs
 from runner.rundir.lock import lock
 from runner.rundir.manifest import Manifest
+from runner.rundir.requests import STEERED
 from runner.tracking.store import connect, local_uri
 
 LONG_AGO = time.time() - 100 * 86400
@@ -82,8 +83,9 @@ def reasons(folder: Path, before: float | None = None) -> dict[str, list[str]]:
 
 def test_losers_go_and_the_rest_stays_each_for_its_reason(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = here / "outputs"
-    whole = a_sweep(root / "sweeps" / "whole", "FINISHED", "FINISHED", "PAUSED", "KILLED", best=1)
+    whole = a_sweep(root / "sweeps" / "whole", "FINISHED", "FINISHED", "PAUSED", "KILLED", "KILLED", best=1)
     (whole / "3" / layout.JOB).write_text(json.dumps({"status": "FINISHED", "why": "pruned after epoch 3"}))
+    (whole / "4" / layout.JOB).write_text(json.dumps({"status": "KILLED", "why": STEERED}))
     a_sweep(root / "sweeps" / "front", "FINISHED", "FINISHED", "FINISHED", best=None, front=[0, 2])
     a_sweep(root / "sweeps" / "half", "FINISHED", "FAILED")
     a_sweep(root / "sweeps" / "running", "FINISHED", "FINISHED")
@@ -101,7 +103,7 @@ def test_losers_go_and_the_rest_stays_each_for_its_reason(here: Path, capsys: py
     with lock(root / "sweeps" / "running"):
         assert reasons(root) == {
             "of no sweep": ["runs/child", "runs/single"],
-            "unfinished": ["runs/killed", "sweeps/half/1"],
+            "unfinished": ["runs/killed", "sweeps/half/1", "sweeps/whole/4"],
             "best of its sweep": ["sweeps/folds/0", "sweeps/folds/1", "sweeps/front/0", "sweeps/front/2",
                                   "sweeps/whole/1"],
             "start of another run": ["sweeps/front/1"],

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,27 +89,27 @@ class Cleaner:
     def find(self) -> Findings:
         """Find what can be removed; nothing is changed."""
         found = Findings()
+        folders = dict.fromkeys(run.sweep for run in self._runs if run.sweep is not None)
+        sweeps = {folder: Sweep(folder) for folder in folders}
         for run in self._runs:
             items = large_items(run.folder)
             if not items and not cleaned.pending(run.folder):
                 continue
-            reason = "running" if is_running(run) else self._why_kept(run)
+            sweep = sweeps[run.sweep] if run.sweep is not None else None
+            reason = "running" if is_running(run) else self._why_kept(run, sweep)
             loser = self._loser(run, items) if reason is None else None
             if loser is None:
                 found.kept.setdefault(reason or AWAY, []).append(run)
             else:
                 found.losers.append(loser)
-        found.caches += [item for sweep in self._sweeps() for item in self._stacks(sweep)]
+        if not any(run.is_named for run in self._runs):
+            found.caches += [item for sweep in sweeps.values() for item in self._stacks(sweep)]
         if self._folder == outputs():
             found.caches += find_caches(self._folder, self._runs, self._before)
         return found
 
-    def _sweeps(self) -> list[Sweep]:
-        folders = dict.fromkeys(run.sweep for run in self._runs if run.sweep is not None and not run.is_named)
-        return [Sweep(folder) for folder in folders]
-
-    def _why_kept(self, run: Run) -> str | None:
-        return why_kept(run, self._before, self._referred) or self._stores.why_kept(run.folder)
+    def _why_kept(self, run: Run, sweep: Sweep | None) -> str | None:
+        return why_kept(run, sweep, self._before, self._referred) or self._stores.why_kept(run.folder)
 
     def _loser(self, run: Run, items: Sequence[Item]) -> Loser | None:
         """Return the run with what a store on this machine has of it; None if the store does not answer."""
@@ -138,20 +138,15 @@ class Cleaner:
             A line for each run, file or folder that stays; empty if all is removed.
         """
         problems = []
+        losers: dict[Path | None, list[Loser]] = {}
         for loser in found.losers:
+            losers.setdefault(loser.run.sweep, []).append(loser)
+        for folder, group in losers.items():
             try:
-                with ExitStack() as locks:
-                    for folder in filter(None, (loser.run.sweep, loser.run.folder)):
-                        locks.enter_context(lock(folder, OWNER, patient=False))
-                    reason = self._why_kept(loser.run)
-                    if reason is None:
-                        self._remove(loser)
-            except (ConfigError, OSError) as error:
-                reason = describe_error(error)
-            except Exception as error:  # of MLflow, or its store
-                reason = explain(error)
-            if reason is not None:
-                problems.append(f"{display_path(loser.run.folder)}: {reason}")
+                with lock(folder, OWNER, patient=False) if folder is not None else nullcontext():
+                    problems += self._remove_all(group, Sweep(folder) if folder is not None else None)
+            except ConfigError as error:
+                problems.append(f"{display_path(folder or self._folder)}: {describe_error(error)}")
         for item in found.caches:
             try:
                 with ExitStack() as locks:
@@ -160,6 +155,23 @@ class Cleaner:
                     remove(item.path)
             except (ConfigError, OSError) as error:
                 problems.append(f"{display_path(item.path)}: {describe_error(error)}")
+        return problems
+
+    def _remove_all(self, losers: Sequence[Loser], sweep: Sweep | None) -> list[str]:
+        """Remove single runs, or those of a locked sweep; return a line for each that stays."""
+        problems = []
+        for loser in losers:
+            try:
+                with lock(loser.run.folder, OWNER, patient=False):
+                    reason = self._why_kept(loser.run, sweep)
+                    if reason is None:
+                        self._remove(loser)
+            except (ConfigError, OSError) as error:
+                reason = describe_error(error)
+            except Exception as error:  # of MLflow, or its store
+                reason = explain(error)
+            if reason is not None:
+                problems.append(f"{display_path(loser.run.folder)}: {reason}")
         return problems
 
     def _remove(self, loser: Loser) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from runner.rundir import layout
 from runner.rundir.manifest import PAUSE, manifest_of
 from runner.rundir.ownership import is_own_folder
+from runner.rundir.requests import STEERED
 from runner.saved.run import read_result
 from runner.saved.sweep_folder import is_sweep
 from runner.util.files import load_json_or_empty
@@ -40,6 +41,13 @@ class Run:
         return str(read_result(self.folder).get("status") or "")
 
     @property
+    def is_left(self) -> bool:
+        """Whether its sweep would go on with it: not if it has finished, or was paused or stopped on purpose."""
+        if self.status in (FINISHED, PAUSE):
+            return False
+        return load_json_or_empty(self.folder / layout.JOB).get("why") != STEERED
+
+    @property
     def ended_at(self) -> float:
         """When its result, or else the last line of its log, was written, in seconds since the epoch."""
         for name in (layout.RESULT, layout.LOG, layout.CONFIG):
@@ -69,12 +77,12 @@ class Sweep:
 
     @cached_property
     def is_complete(self) -> bool:
-        """Whether it has ended, and no job is left to run but those that it has paused itself."""
+        """Whether it has ended, and no job is left to run but those that were paused or stopped on purpose."""
         rows, manifest = load_json_or_empty(self.folder / layout.JOBS).get("jobs"), manifest_of(self.folder)
         if not rows or (manifest is not None and manifest.status != FINISHED):
             return False
         listed = [Run(self.folder / str(row["job"]), self.folder) for row in rows]
-        return all(job.status in (FINISHED, PAUSE) for job in [*listed, *self.jobs])
+        return not any(job.is_left for job in [*listed, *self.jobs])
 
     @cached_property
     def best(self) -> set[str] | None:

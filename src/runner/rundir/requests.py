@@ -13,6 +13,9 @@ from runner.rundir import layout
 from runner.rundir.lock import is_locked
 from runner.util.files import load_json_or_empty, write_json
 
+STEERED = "stopped by runner.steer"
+"""Why a job ended that the user has stopped; the others need not care."""
+
 _ANSWER = ".answer.json"
 _POLL_SECONDS = 0.05
 

@@ -13,8 +13,8 @@ from runner.comparison.objectives import Objective
 from runner.rundir import layout
 from runner.rundir.folders import display_path
 from runner.rundir.manifest import PAUSE
+from runner.rundir.requests import STEERED
 from runner.sweeps.jobs import Job, JobOutcome, JobProgress
-from runner.sweeps.launchers.pool import STEERED
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.results.outcome import last_lines
 from runner.sweeps.results.table import describe_values, read_row

@@ -7,8 +7,9 @@ from typing import Any
 
 from runner.errors import ConfigError, Problem, describe_error
 from runner.rundir import requests
+from runner.rundir.requests import STEERED
 from runner.sweeps.jobs import Job, JobOutcome
-from runner.sweeps.launchers.pool import STEERED, Pool
+from runner.sweeps.launchers.pool import Pool
 from runner.sweeps.prepared import PreparedSweep
 from runner.sweeps.results import table
 from runner.sweeps.results.resume import ResumeAction, choose_action

@@ -8,6 +8,7 @@ from multiprocessing import connection
 from typing import Protocol
 
 from runner.errors import ConfigError, describe_error, first_line
+from runner.rundir.requests import STEERED
 from runner.sweeps.jobs import Job, JobOutcome, JobProgress, JobSpec
 from runner.sweeps.launchers.launcher import ExitStatus, JobHandle, Launcher, LauncherDied
 from runner.sweeps.launchers.slots import Slot
@@ -15,9 +16,6 @@ from runner.sweeps.results.outcome import judge
 from runner.util.stopping import Stop
 
 TICK_SECONDS = 0.2
-
-STEERED = "stopped by runner.steer"
-"""Why a job ended that the user has stopped; the others need not care."""
 
 NOT_STARTED = "not started: sweep.max_time is over"
 """Why a job ended that was still waiting in the queue of a cluster."""

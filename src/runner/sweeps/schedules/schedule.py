@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.errors import ConfigError, Problem
+from runner.rundir.requests import STEERED
 from runner.sweeps.jobs import Job, JobOutcome
-from runner.sweeps.launchers.pool import NOT_STARTED, STEERED
+from runner.sweeps.launchers.pool import NOT_STARTED
 from runner.sweeps.prepared import PreparedSweep
 from runner.sweeps.results.table import Table
 
