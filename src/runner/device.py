@@ -18,7 +18,7 @@ import psutil
 import torch
 
 from runner.errors import ConfigError, Problem
-from runner.util import advice, energy, memory
+from runner.util import advice, cgroup, energy, memory
 from runner.util.accelerators import available
 from runner.util.energy import Counter
 
@@ -166,8 +166,9 @@ class Device:
 
 
 def free_host_memory() -> int:
-    """Return the bytes that are free for tensors on the CPU."""
-    return psutil.virtual_memory().available
+    """Return the bytes that are free for tensors on the CPU: of the machine, and of a container or job with a limit."""
+    free, of_group = psutil.virtual_memory().available, cgroup.free_memory()
+    return free if of_group is None else min(free, of_group)
 
 
 def set_deterministic(enabled: bool) -> None:

@@ -19,18 +19,21 @@ from runner.assembly.target import check_target
 from runner.config import callbacks, schema
 from runner.config.hydra_job import to_plain
 from runner.config.keys import SHARED_KEYS, TARGET_GROUPS
-from runner.config.settings import ConsoleSettings, TrackingSettings, TrainerSettings
+from runner.config.settings import LARGEST, ConsoleSettings, TrackingSettings, TrainerSettings
 from runner.data.loading import Loaders, make_loaders
 from runner.data.memory import decide_in_memory, memory_for_data
 from runner.data.preprocess import Preprocess
 from runner.data.source import saves_itself
 from runner.device import give_back_memory
-from runner.errors import Problem
+from runner.errors import ConfigError, Problem
 from runner.optimizer.several import Several
 from runner.task import takes_larger_batches
 from runner.util.redaction import register_secrets
 
 T = TypeVar("T")
+
+ANY_SIZE = 2**31 - 1
+"""A batch size in place of one that is not known yet: all samples are a batch."""
 
 
 def build(
@@ -65,6 +68,8 @@ def prepare(
 ) -> tuple[Setup, Callable[[], Loaders]]:
     """Check a composed config and make everything but the batches, which may take time and memory.
 
+    With `data.batch_size=max` all else is checked; `runs.largest_batch` finds the number.
+
     Args:
         cfg: without Hydra's own node.
         choices: which member of each group was chosen.
@@ -78,11 +83,18 @@ def prepare(
     Raises:
         ConfigError: with all problems.
     """
+    largest = OmegaConf.select(cfg, "data.batch_size") == LARGEST
+    if largest:
+        cfg = cfg.copy()
+        cfg.data.batch_size = ANY_SIZE
     register_secrets(OmegaConf.to_container(cfg, resolve=False))
     config = to_plain(cfg)
     collector = ProblemCollector(problems)
     collector += check(config)
     made = make_parts(Given(config, to_settings(cfg.trainer, TrainerSettings), collector, checkpoint, shared))
+    if largest and made.splits.train.streams:
+        text = f"data.batch_size={LARGEST}: data={made.splits.name} is a stream, which cannot be read again"
+        raise ConfigError(Problem("data.batch_size", text, "write a number", topic="conflict"))
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
     assert tracking and console
     with memory_for_data():
@@ -96,6 +108,8 @@ def prepare(
         several = {key: value for key, value in record["optimizer"].items() if key in SHARED_KEYS["optimizer"]}
         record["optimizer"] = {"_target_": f"{Several.__module__}.{Several.__name__}", **several}
         choices["optimizer"] = "several"
+    if largest:
+        record["data"]["batch_size"] = LARGEST
     setup = Setup(
         **vars(made),
         config=record,

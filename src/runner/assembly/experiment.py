@@ -84,6 +84,7 @@ class Experiment(Setup):
     Attributes:
         typed: the arguments of its command, without credentials: for the record only. None where nobody typed any.
         pause_after: the epoch after which training pauses, until the run is resumed; None: it does not.
+        batch_size_found: how the number for `data.batch_size=max` was found; None: it was given.
         fitted: the preprocessing of an earlier run that this one takes over; None: none.
         notifier: is told how the run ends; None: nobody.
     """
@@ -92,4 +93,5 @@ class Experiment(Setup):
     typed: Sequence[str] | None = None
     pause_after: int | None = None
     fitted: Mapping[str, Any] | None = None
+    batch_size_found: str | None = None
     notifier: Notifier | None = None

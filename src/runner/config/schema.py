@@ -17,6 +17,7 @@ from runner.config import callbacks, fine_tuning
 from runner.config.keys import PATH_KEYS, SHARED_SETTINGS, TEXT_KEYS, flatten, format_value, iterate_leaves, select
 from runner.config.limits import TORCH_LIMITS, Limit, collect_limits, settings_limits, takes_none
 from runner.config.settings import (
+    LARGEST,
     MISSING,
     SINGLE,
     SUPERVISED,
@@ -205,6 +206,10 @@ def _check_pairs(config: Mapping[str, Any]) -> list[Problem]:
     if select(config, "sweep.extend") and not select(config, "sweep.resume"):
         text, instead = "sweep.extend=true needs a sweep", "write sweep.resume=<its folder or MLflow parent id>"
         problems.append(Problem("sweep.extend", text, instead, topic="missing"))
+    if select(config, "data.batch_size") == LARGEST and select(config, "strategy.name") not in (None, "single"):
+        text = f"data.batch_size={LARGEST}: one process cannot find what several ranks share"
+        instead = "write a number: strategy=single finds that of one rank, times the number of ranks"
+        problems.append(Problem("data.batch_size", text, instead, topic="conflict"))
     return [*problems, *_check_folds(config)]
 
 

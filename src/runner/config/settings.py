@@ -19,6 +19,9 @@ SUPERVISED = {"_target_": "runner.task.supervised.Supervised", "targets": None}
 FIRST_SEEDS = 4
 """Seeds of each configuration before `sweep.seeds=auto` looks at their values for the first time."""
 
+LARGEST = "max"
+"""The value of `data.batch_size` for the largest batch that fits in memory."""
+
 STRATEGIES = ("single", "ddp", "fsdp")
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp", "fp64")
@@ -176,7 +179,7 @@ class OptimizerSettings:
 class DataSettings:
     """The keys that every data set has, besides the parameters of its function."""
 
-    batch_size: Annotated[int, COUNT] = MISSING
+    batch_size: Annotated[int | str, Range(1, whole=True, words=(LARGEST,))] = MISSING
     val_fraction: Annotated[float | None, PROBABILITY] = MISSING
     limit: Annotated[int | None, COUNT] = MISSING
     scale: Annotated[float | str, Range(0, open_low=True, words=("auto", "none"))] = MISSING

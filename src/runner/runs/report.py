@@ -75,6 +75,8 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     if splits.notes:
         log.info("           %s", "; ".join(splits.notes))
     log.info("training   %s", recipe(experiment))
+    if experiment.batch_size_found is not None:
+        log.info("           %s", experiment.batch_size_found)
     for line in table(experiment.optimizer):
         log.info("           %s", line)
     if experiment.task.extra is not None:

@@ -18,6 +18,7 @@ from runner.config.compose import Composer, config_folder
 from runner.config.interpolation import escape_all_references
 from runner.config.keys import GROUPS, PRESETS, SHARED_KEYS, flatten
 from runner.config.overrides import last_value, typed_store
+from runner.config.settings import LARGEST
 from runner.errors import ConfigError, Problem
 from runner.optimizer import load_state
 from runner.rundir import cleaned, layout, stack
@@ -133,6 +134,8 @@ def compose(
         with read_write(cfg):  # names the parent so that it is found from any directory
             cfg.resume = run.run_id or str(run.folder)
         return cfg, problems, resumed
+    if OmegaConf.select(cfg, "data.batch_size") == LARGEST:  # found when the run was started
+        cfg.data.batch_size = saved["data"]["batch_size"]
     if cfg.resume_mode == "exact":
         with read_write(cfg):  # the record has how the run was started, not how often it was resumed
             cfg.resume, cfg.resume_mode = saved.get("resume"), saved.get("resume_mode", "exact")

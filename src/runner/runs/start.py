@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from runner.assembly import build
 from runner.assembly.experiment import Experiment
 from runner.assembly.shared import SharedData
 from runner.config.compose import Composer
 from runner.config.hydra_job import run_job_in, without_hydra
+from runner.config.settings import LARGEST
 from runner.errors import Problem
-from runner.runs import execute, ranked, resume
+from runner.runs import execute, largest_batch, ranked, resume
 from runner.runs.outcome import Outcome, WantsArtifacts
 from runner.runs.resume import Resumed
 from runner.tracking.tracker import Deliverer
@@ -31,7 +32,7 @@ def build_run(
     """Build everything that a run needs, before it has a folder.
 
     Args:
-        cfg: the composed config, with Hydra's own node.
+        cfg: the composed config, with Hydra's own node. `data.batch_size=max` is replaced by the number found.
         choices: the chosen member of each group.
         problems: the problems that composing has found.
         resumed: the run to resume, or to take the weights from.
@@ -44,9 +45,11 @@ def build_run(
     Raises:
         ConfigError: with all problems.
     """
-    preprocessing = resumed.preprocessing if resumed else None
+    preprocessing, found = resumed.preprocessing if resumed else None, None
+    if OmegaConf.select(cfg, largest_batch.KEY) == LARGEST:
+        cfg.data.batch_size, found = largest_batch.find(without_hydra(cfg), choices, problems, preprocessing)
     experiment = build.build(without_hydra(cfg), choices, problems, preprocessing, shared)
-    experiment.typed, experiment.fitted = typed, preprocessing
+    experiment.typed, experiment.fitted, experiment.batch_size_found = typed, preprocessing, found
     return experiment, resume.load_checkpoint(resumed, experiment) if resumed else None
 
 

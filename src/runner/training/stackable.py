@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from runner.config.settings import LrRangeSettings, TrainerSettings
+from runner.config.settings import LARGEST, LrRangeSettings, TrainerSettings
 from runner.data.collate import Batch
 from runner.data.stream_part import StreamPart
 from runner.errors import first_line
@@ -67,6 +67,8 @@ def _of_settings(settings: TrainerSettings) -> str | None:
 def _of_data(setup: "Setup") -> str | None:
     if (strategy := setup.config["strategy"]["name"]) != "single":
         return f"strategy={strategy}"
+    if setup.config["data"]["batch_size"] == LARGEST:
+        return f"data.batch_size={LARGEST}"
     if setup.device.torch.type != "cpu":
         return f"device={setup.device.torch.type}"
     if setup.precision.autocast_dtype is not None:
