@@ -118,7 +118,7 @@ GOLDEN = [
     ),
     (
         "'data.batch_size=${trainer}'",
-        "data.batch_size is not a whole number but a group of keys; write a whole number at least 1",
+        "data.batch_size is not valid but a group of keys; write max or a whole number at least 1",
     ),
     (
         "'trainer.epochs=${trainer.monitor}'",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,12 +20,14 @@ from helpers import stateful_models
 from helpers.composed import built
 from helpers.tasks import PAIR
 from helpers.training import Stop, divided, exact_state, same, training
+from runner.assembly import checks
 from runner.config.settings import LrRangeSettings
 from runner.data.source import Source
 from runner.errors import ConfigError
 from runner.loss import MSE
 from runner.rundir.checkpoint import load
 from runner.scheduler import cosine
+from runner.strategy.ddp import DDP
 from runner.training.loop import fit
 from runner.training.lr_range import range_test
 from runner.training.saving import checkpoint_state, restore
@@ -130,6 +133,14 @@ def test_what_it_cannot_test_is_refused(overrides: list[str], key: str, topic: s
     with pytest.raises(ConfigError) as raised:
         built("debug=lr_range", "data.limit=50", *overrides)
     assert [(problem.key, problem.topic) for problem in raised.value.problems] == [(key, topic)]
+
+
+def test_several_ranks_are_refused(tmp_path: Path) -> None:
+    group: Any = SimpleNamespace(rank=0, count=2)
+    state = training(tmp_path, lr_range=TEST)
+    with pytest.raises(ConfigError) as raised:
+        checks.range_test(DDP(group), state.settings, ("loss",), state.optimizer)
+    assert raised.value.problems[0].suggestion == "write strategy=single"
 
 
 def test_a_command_ends_with_a_line_to_type(runner: Callable[..., Called], here: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ from conftest import Called
 from helpers.composed import built
 from helpers.limited import Limited
 from helpers.training import Stop, blobs, divided, exact_state, same, training
+from runner.assembly import checks
 from runner.errors import ConfigError
 from runner.loss import CrossEntropy
 from runner.rundir.checkpoint import load
+from runner.strategy import Single
+from runner.strategy.ddp import DDP
 from runner.training.loop import fit
 from runner.training.saving import checkpoint_state, restore
 from runner.training.state import Interrupted, Training
@@ -125,6 +129,15 @@ def test_what_cannot_be_divided_is_refused_before_the_start(overrides: str) -> N
     (problem,) = raised.value.problems
     assert (problem.key, problem.topic) == ("trainer.on_oom", "conflict")
     assert REFUSED[overrides] in problem.text
+
+
+def test_ranks_that_wait_for_each_other_are_refused(tmp_path: Path) -> None:
+    group: Any = SimpleNamespace(rank=0, count=2)
+    state = training(tmp_path, on_oom="accumulate")
+    with pytest.raises(ConfigError) as raised:
+        checks.parts(DDP(group), state.settings, state.task, state.optimizer)
+    assert raised.value.problems[0].text.startswith("trainer.on_oom=accumulate: with strategy=ddp, the ranks wait")
+    checks.parts(Single(), state.settings, state.task, state.optimizer)
 
 
 MODEL = (

@@ -100,13 +100,14 @@ class _Real:
         self._setup, self._state = setup, state
         try:
             _step(setup, state, min(FIRST, len(setup.splits.train)))  # the optimizer makes its state
+            setup.device.release_memory()
+            free = setup.device.free_memory()
+            held = free - int(SHARE * share * free) + _samples(setup)
+            self._held = torch.empty(held, dtype=torch.uint8, device=setup.device.torch)
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 raise too_large(f"tried: {first_line(error)}") from error
             raise
-        free = setup.device.free_memory()
-        held = free - int(SHARE * share * free) + _samples(setup)
-        self._held = torch.empty(min(held, free), dtype=torch.uint8, device=setup.device.torch)
         self._words = f"tried; {SHARE * share:.0%} of {free / 1e9:.1f} GB"
 
     def __call__(self, size: int) -> bool:
