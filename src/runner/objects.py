@@ -126,14 +126,18 @@ def put(name: str, suffix: str, content: bytes) -> Path:
         content: what is in it.
 
     Raises:
-        OSError: it cannot be written.
+        ConfigError: it cannot be written.
     """
     folder = outputs() / layout.OBJECTS
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{name}_{digest_of(content)}{suffix}"
-    if not path.is_file():
-        with replacing(path, private=True) as fresh:
-            fresh.write_bytes(content)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.is_file():
+            with replacing(path, private=True) as fresh:
+                fresh.write_bytes(content)
+    except OSError as error:  # a full disk, or the folder of another user
+        instead = "set RUNNER_OUTPUTS to a folder of yours with more room"
+        raise ConfigError(Problem("RUNNER_OUTPUTS", describe_error(error), instead, topic="file")) from error
     return path
 
 

@@ -111,6 +111,15 @@ def test_a_class_keeps_its_signature_and_gets_its_keys(here: Path, main: dict[st
     assert several[1].count(",") == 1 and several[2] == "+model.bias=true,false"
 
 
+def test_callbacks_and_metrics_may_be_objects(here: Path, main: dict[str, Any]) -> None:
+    made = main["Tripled"]
+    settings = {"trainer": {"callbacks": {"mine": made}}, "metrics": ["f1", {"own": {"_target_": made, "k": 2}}]}
+    callbacks, metrics = make_arguments((), settings)
+    (name,) = objects.names_in([callbacks])
+    assert callbacks == f"trainer.callbacks={{mine:{{_target_:runner.objects.{name}}}}}"
+    assert metrics == f"metrics=[f1,{{own:{{_target_:runner.objects.{name},k:2}}}}]"
+
+
 def test_a_changed_file_and_a_missing_one_are_said(here: Path, main: dict[str, Any]) -> None:
     name, _ = target(make_arguments((), {"model": main["Tripled"]}))
     file = objects.find(name)
@@ -135,6 +144,12 @@ def test_a_run_keeps_its_objects_and_offers_them(here: Path, main: dict[str, Any
     assert objects.find(name) is None
     objects.offer(config, lambda file: here / "run" / file)
     assert objects.find(name) == here / "run" / "objects" / f"{name}.pkl"
+
+
+def test_outputs_that_cannot_be_written_are_said(here: Path) -> None:
+    (here / "outputs").write_text("a file")
+    with pytest.raises(ConfigError, match="set RUNNER_OUTPUTS"):
+        make_arguments((), {"model": nn.Identity()})
 
 
 def arrays(arguments: list[str]) -> Source:

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from runner import run
-from runner.api import Interrupted
+from runner import load, run, sweep
+from runner.api import Interrupted, Sweep
 from runner.api.view import View
 
 nbclient = pytest.importorskip("nbclient")
@@ -140,7 +140,7 @@ def exact(folder: Path) -> list[tuple[str, float, int]]:
 
 OF_A_SCRIPT = f"""
 from torch import nn
-from runner import run
+from runner import load, run, sweep
 {CLASS}
 small = {{"data": {{"limit": 100}}, "trainer": {{"epochs": 2}}}}
 done = run("runner.quiet=true", "tracking.log_checkpoints=true", small, model=Net)
@@ -195,3 +195,21 @@ def interrupt_after(receive: Any, epochs: int) -> Any:
             os.kill(os.getpid(), signal.SIGINT)
 
     return interrupt
+
+
+@pytest.mark.soak
+def test_an_interrupted_sweep_of_objects_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RUNNER_OUTPUTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    there = sys.modules["__main__"].__dict__
+    exec(f"from torch import nn\n{CLASS}", there)
+    monkeypatch.setattr(View, "receive", interrupt_after(View.receive, epochs=1))  # here, jobs
+    axes = {"model.width": [4, 8, 16], "seed": [0, 1]}
+    with pytest.raises(Interrupted) as stop:
+        sweep("tracking=off", "sweep.jobs=1", axes, model=there["Net"], data={"limit": 100}, trainer={"epochs": 3})
+    found = stop.value.run
+    assert isinstance(found, Sweep) and found.status == "KILLED" and 1 <= len(found.runs) < 6
+    shutil.rmtree(tmp_path / "outputs" / "objects")  # the sweep's folder has its own
+    resumed = load(found.folder).resume()
+    assert resumed.status == "FINISHED" and len(resumed.table) == 6 and resumed.best.status == "FINISHED"
+    assert len(resumed.verdict().table) == 3

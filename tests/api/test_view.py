@@ -23,9 +23,9 @@ def show(in_notebook: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view, "in_notebook", lambda: in_notebook)
     shown = View()
     shown.receive(line("model      Net"))
+    shown.receive(line("epoch 1/4", topic=EPOCH))
     metrics = {"train/loss": 0.5, "time/epoch_seconds": 1.0}
     shown.receive({"kind": "progress", "done": 1.5, "total": 4, "unit": "epoch", "metrics": metrics})
-    shown.receive(line("epoch 1/4", topic=EPOCH))
     shown.receive(line("note       careful", logging.WARNING))
     shown.close()
 

@@ -30,6 +30,7 @@ def make_arguments(
     values: dict[str, Any] = {}
     for mapping in [*(word for word in words if not isinstance(word, str)), settings]:
         values |= _flatten(mapping)
+    values |= {key: _with_targets(key, value) for key, value in values.items() if is_open(key) or key == "metrics"}
     chosen = {
         key: given.arguments_of(key, value if sweeping and isinstance(value, list) else [value])
         for key, value in values.items()
@@ -50,6 +51,18 @@ def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
+
+
+def _with_targets(key: str, value: Any) -> Any:
+    """Replace objects in lists and mappings, such as callbacks and metrics, by what names them in a config."""
+    if isinstance(value, list | tuple):
+        return [_with_targets(key, one) for one in value]
+    if isinstance(value, Mapping):
+        return {name: _with_targets(f"{key}.{name}", one) for name, one in value.items()}
+    if _is_plain(value):
+        return value
+    target = given.target_of(key, value)
+    return target if key.endswith("._target_") else {"_target_": target}
 
 
 def _is_object(value: Any, sweeping: bool) -> bool:

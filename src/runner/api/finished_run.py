@@ -125,10 +125,11 @@ class Run:
         import torch
 
         from runner.data.loading import evaluation_batch_size
+        from runner.util.cores import usable_cores
 
         predictor = self._predictor
         with unchanged(), _as_file(samples, predictor.samples.table is not None) as path:
-            torch.set_num_threads(int(self.config["device"]["threads"]))
+            torch.set_num_threads(min(int(self.config["device"]["threads"]), usable_cores()))
             new = predictor.read(path)
             size = evaluation_batch_size(1, predictor.samples.values, predictor.device)
             names, outputs = list[Any](), list[Any]()

@@ -31,8 +31,17 @@ def arguments_of(group: str, values: Sequence[Any]) -> list[str]:
     """
     if group == "data" and len(values) == 1 and (arguments := _data_arguments(values[0])) is not None:
         return arguments
-    targets = [f"{objects.MODULE}.{_pickle(group, value)}" for value in values]
+    targets = [target_of(group, value) for value in values]
     return [f"{group}={CUSTOM}", f"{group}._target_={','.join(targets)}"]
+
+
+def target_of(key: str, value: Any) -> str:
+    """Pickle an object into a file, and return the `_target_` that names it.
+
+    Raises:
+        ConfigError: it cannot be given, or not be pickled.
+    """
+    return f"{objects.MODULE}.{_pickle(key, value)}"
 
 
 def _pickle(group: str, value: Any) -> str:

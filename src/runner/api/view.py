@@ -49,7 +49,7 @@ class View:
                 self._line(message)
 
     def _line(self, message: Mapping[str, Any]) -> None:
-        if message["topic"] == EPOCH and self._bar is not None and self._notebook:
+        if message["topic"] == EPOCH and self._notebook:
             return  # the bar shows it
         routine = self._notebook and message["level"] < logging.WARNING
         self.show(f"{message['text']}\n", sys.stdout if routine else sys.stderr)

@@ -86,6 +86,7 @@ class Display:
         self._lines: dict[int, _Line] = {}
         self._started = self._listed = time.monotonic()
         self._has_bars = sys.stderr.isatty() and can_redraw_lines() and not quiet
+        self._is_sent = events.is_heard() and not quiet
         self._bars: list[tqdm] = []
         self._next = 0.0
 
@@ -133,7 +134,7 @@ class Display:
             if now >= self._next:
                 self._next = now + REFRESH_SECONDS
                 self._refresh()
-        elif events.is_heard():
+        elif self._is_sent:
             if now >= self._next:
                 self._next = now + REFRESH_SECONDS
                 self._send()
@@ -180,7 +181,9 @@ class Display:
         return f", {format_duration(seconds * (self._jobs - done) / done)} left"
 
     def close(self) -> None:
-        """Remove the bars."""
+        """Remove the bars, or send the last progress."""
+        if self._is_sent:
+            self._send()
         for bar in reversed(self._bars):
             bar.close()
         self._bars = []
