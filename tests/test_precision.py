@@ -14,7 +14,7 @@ from helpers.training import net, training
 from runner.device import resolve
 from runner.errors import ConfigError
 from runner.precision import Precision, step_unrecorded
-from runner.rundir import checkpoint
+from runner.rundir.checkpoint_file import load
 from runner.scheduler import cosine
 from runner.training.loop import fit
 
@@ -59,7 +59,7 @@ class TestScaler:
         state.precision.scaler.set_growth_interval(2)
         before = state.precision.scaler.get_scale()
         fit(state)
-        scaler = checkpoint.load(state.checkpoints.last)["scaler"]
+        scaler = load(state.checkpoints.last)["scaler"]
         assert scaler["scale"] == state.precision.scaler.get_scale() == before * 2**3
 
     def test_without_float16_there_is_none(self) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from runner.plots.curves import CURVES
-from runner.rundir.checkpoint import FORMAT, KEYS, Checkpoints
+from runner.rundir.checkpoint import Checkpoints
+from runner.rundir.checkpoint_file import FORMAT, KEYS
 from runner.rundir.epoch_seconds import EpochSeconds
 from runner.rundir.journal import Journal, read_curves, read_step
 from runner.training.progress import Progress

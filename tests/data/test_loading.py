@@ -33,7 +33,7 @@ from runner.data.workers import STOPS
 from runner.device import Device
 from runner.errors import ConfigError
 from runner.loss import MSE
-from runner.rundir import checkpoint
+from runner.rundir.checkpoint_file import load
 from runner.runs import report
 from runner.sweeps.launchers import forkserver
 from runner.training.loop import fit
@@ -374,7 +374,7 @@ class TestBothWays:
                 tmp_path / name, model=model, splits=splits, in_memory=in_memory, num_workers=num_workers, epochs=3
             )
             fit(state)
-            ends.append(exact_state(checkpoint.load(state.checkpoints.last)))
+            ends.append(exact_state(load(state.checkpoints.last)))
         assert same(*ends)
 
 

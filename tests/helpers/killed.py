@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -13,6 +12,7 @@ from helpers.faults import inject
 from helpers.sweeping import Forked
 from helpers.training import exact_state, same
 from runner.rundir import journal, layout
+from runner.rundir.checkpoint_file import load
 from runner.rundir.delivery_state import DeliveryState
 from runner.tracking.store import connect
 
@@ -54,7 +54,7 @@ def result(folder: Path) -> dict[str, Any]:
 def assert_ended_the_same(folder: Path, whole: Path) -> None:
     """Assert that weights, optimizer state and metrics are bit for bit those of an uninterrupted run."""
     for name in ("last.pt", "best.pt"):
-        one, other = (exact_state(torch.load(f / "checkpoints" / name, weights_only=True)) for f in (folder, whole))
+        one, other = (exact_state(load(f / "checkpoints" / name)) for f in (folder, whole))
         assert same(one, other), f"{name}: {[key for key in other if not same(one[key], other[key])]}"
     assert measured(folder) == measured(whole)
     assert result(folder) == result(whole)

@@ -37,9 +37,14 @@ def start(folder: Path, *arguments: str, by: Sequence[str] = ("-m", "runner")) -
     )
 
 
-def torchrun(ranks: int, *options: str) -> list[str]:
+def torchrun(ranks: int, *options: str, module: str = "runner") -> list[str]:
     """Return what Python runs so that torchrun starts ranks of runner."""
-    return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *options, "-m", "runner"]
+    return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *options, "-m", module]
+
+
+def in_shards(ranks: int, *options: str) -> list[str]:
+    """Return what starts ranks of runner for which each model is a large one."""
+    return torchrun(ranks, *options, module="helpers.all_large")
 
 
 def node(port: int, *options: str) -> list[str]:

@@ -12,8 +12,8 @@ from helpers.problems import problem_of, problems_of
 from helpers.trained import result, table, train
 from helpers.training import Log, Silent, Stop, exact_state, same
 from runner.evaluate import main as evaluate
-from runner.rundir import checkpoint
 from runner.rundir.checkpoint import Checkpoints
+from runner.rundir.checkpoint_file import load
 from runner.training.loop import fit
 from runner.training.saving import restore
 from runner.training.state import Interrupted, Training, make_training
@@ -93,7 +93,7 @@ def test_a_run_resumed_in_mid_epoch_has_the_same_metrics(tmp_path: Path) -> None
     fit(resumed)
     logs = [state.log.exact() for state in (whole, stopped, resumed) if isinstance(state.log, Log)]
     assert logs[0] == logs[1] | logs[2] and ("train/f1", 2) in logs[0] and ("val/auroc", 2) in logs[0]
-    states = (exact_state(checkpoint.load(state.checkpoints.last)) for state in (whole, resumed))
+    states = (exact_state(load(state.checkpoints.last)) for state in (whole, resumed))
     assert same(*states)
 
 

@@ -14,7 +14,7 @@ from helpers.composed import built
 from helpers.problems import about, problem_of
 from helpers.training import Stop, exact_state, same, training
 from runner.model.freeze import freeze
-from runner.rundir.checkpoint import load
+from runner.rundir.checkpoint_file import load
 from runner.training.loop import fit
 from runner.training.saving import checkpoint_state, restore
 from runner.training.state import Interrupted, Training

@@ -17,7 +17,8 @@ from helpers.trained import result
 from helpers.training import Log, Silent, Stop, exact_state, same, training
 from runner import export
 from runner.model.lora import add_adapters, is_adapted, merge, merged
-from runner.rundir.checkpoint import Checkpoints, load
+from runner.rundir.checkpoint import Checkpoints
+from runner.rundir.checkpoint_file import load
 from runner.runs.evaluation import evaluate
 from runner.runs.predictor import Predictor, trained_model
 from runner.saved.input_spec import read_input_spec

@@ -16,7 +16,8 @@ from helpers.problems import about, problem_of
 from helpers.training import Log, Silent, Stop, exact_state, same
 from runner.optimizer import trainable
 from runner.optimizer.groups import Grouping, parameter_groups, rates
-from runner.rundir.checkpoint import Checkpoints, load
+from runner.rundir.checkpoint import Checkpoints
+from runner.rundir.checkpoint_file import load
 from runner.training.loop import fit
 from runner.training.saving import checkpoint_state, restore
 from runner.training.state import Interrupted, make_training

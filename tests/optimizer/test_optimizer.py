@@ -28,7 +28,7 @@ from runner.optimizer import (
     use_fused,
 )
 from runner.precision import Precision, forget_gradients
-from runner.rundir.checkpoint import load
+from runner.rundir.checkpoint_file import load
 from runner.training.loop import fit
 from runner.training.saving import checkpoint_state, restore
 from runner.training.state import Training

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from runner.errors import TrainingError
-from runner.rundir.checkpoint import FORMAT, KEYS, CheckpointError, Checkpoints, load
+from runner.rundir.checkpoint import Checkpoints
+from runner.rundir.checkpoint_file import FORMAT, KEYS, OF_SHARDS, CheckpointError, load
 from runner.util.rng import rng_state, set_rng_state
 
 
@@ -178,7 +179,7 @@ class TestWrittenBeside:
         else:
             monkeypatch.setattr("runner.util.snapshot.MEMORY_SHARE", 0.0)
         checkpoints = Checkpoints(tmp_path)
-        monkeypatch.setattr(checkpoints._thread, "submit", refuse)
+        monkeypatch.setattr("runner.rundir.checkpoint.in_background", refuse)
         checkpoints.save(made, best=False, wait=False)
         assert number(checkpoints.last) == 1
 
@@ -276,10 +277,10 @@ def test_a_checkpoint_of_0_1_0_is_read_and_one_of_a_newer_runner_names_what_read
     path = tmp_path / "last.pt"
     torch.save({**state(1), "format": 1}, path)
     assert load(path)["progress"]["epoch"] == 1
-    torch.save({**state(1), "format": FORMAT + 1}, path)
-    with pytest.raises(CheckpointError, match=r"format 3, .* formats 1 to 2: .* newer runner"):
+    torch.save({**state(1), "format": OF_SHARDS + 1}, path)
+    with pytest.raises(CheckpointError, match=r"format 4, .* formats 1 to 3: .* newer runner"):
         load(path)
-    torch.save({**state(1), "format": FORMAT + 1, "version": "0.9.0"}, path)
+    torch.save({**state(1), "format": OF_SHARDS + 1, "version": "0.9.0"}, path)
     with pytest.raises(CheckpointError, match=r"newer runner, version 0\.9\.0"):
         load(path)
 

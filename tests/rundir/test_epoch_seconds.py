@@ -7,7 +7,7 @@ import torch
 
 from helpers.training import exact_state, same, training
 from runner.rundir import layout
-from runner.rundir.checkpoint import load
+from runner.rundir.checkpoint_file import load
 from runner.rundir.epoch_seconds import METRIC, EpochSeconds
 from runner.rundir.journal import Journal
 from runner.training.loop import fit

@@ -1,6 +1,7 @@
 """Ranks that are killed, stopped, interrupted and resumed: a run ends as undisturbed, or says which rank failed."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from helpers.killed import assert_ended_the_same, measured
-from helpers.ranks import SMALL, Started, free_port, node, rank_of, start, torchrun
+from helpers.ranks import SMALL, Started, free_port, in_shards, node, rank_of, start, torchrun
 from helpers.tasks import PAIR
 from runner.rundir import layout
 
@@ -250,9 +251,69 @@ def test_divided_weights_resume_exactly_and_on_other_numbers_of_ranks(here: Path
             )  # dropout is drawn otherwise: another epoch may be the best
 
 
-def test_commands_on_a_run_of_divided_weights(here: Path) -> None:
+class TestShards:
+    """Each model counts as a large one: each rank writes its shards, beside the training."""
+
+    ONE = DIVIDED[0]
+    OFTEN = (*OF_FSDP, "trainer.epochs=3", "trainer.checkpoint_every_steps=2")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def undisturbed(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("shards") / "run"
+        code, printed = ended(start(folder, cls.ONE, *cls.OFTEN, by=in_shards(2)))
+        assert code == 0, printed
+        assert len(list((folder / layout.CHECKPOINTS).glob("shards-*/__*.distcp"))) == 4
+        return folder
+
+    @pytest.mark.parametrize("ranks", (2, 1, 3))
+    def test_any_number_of_ranks_resumes(self, undisturbed: Path, here: Path, ranks: int) -> None:
+        folder = here / "run"
+        started = start(folder, self.ONE, *self.OFTEN, by=in_shards(2))
+        wait_for_checkpoint(folder)
+        for process in psutil.Process(started.pid).children():  # the ranks; torchrun would end with another code
+            process.terminate()
+        ended(started)
+        assert result_of(folder)["status"] == "KILLED"
+        copy = here / "copy"
+        shutil.copytree(folder, copy)
+        code, printed = ended(start(copy, by=in_shards(ranks)))
+        assert code == 0, printed
+        if ranks == 2:
+            assert_ended_the_same(copy, undisturbed)
+        else:
+            assert f"saved by 2 ranks, resumed by {ranks}" in printed
+            assert measured(copy).keys() == measured(undisturbed).keys()
+            shards = list((copy / layout.CHECKPOINTS).glob("shards-*"))
+            assert {len(list(one.glob("__*.distcp"))) for one in shards} == {ranks}
+
+    @pytest.mark.parametrize("rank", (0, 1))
+    def test_a_kill_while_shards_are_written_resumes_as_undisturbed(
+        self, undisturbed: Path, here: Path, rank: int
+    ) -> None:
+        folder = here / "run"
+        started = start(folder, self.ONE, *self.OFTEN, by=in_shards(2, "--max-restarts=1"))
+        wait_for_checkpoint(folder)
+        rank_of(started, rank).kill()
+        code, printed = ended(started)
+        assert code == 0, printed
+        assert_ended_the_same(folder, undisturbed)
+
+    def test_a_killed_rank_is_named_though_others_wait_for_it_to_write(self, here: Path) -> None:
+        folder = here / "run"
+        started = start(folder, self.ONE, *self.OFTEN, "trainer.epochs=1000", by=in_shards(2))
+        wait_for_checkpoint(folder)
+        rank_of(started, 1).kill()
+        before = monotonic()
+        code, printed = ended(started)
+        assert (code, monotonic() - before < 45) == (1, True), printed
+        assert "rank 1" in result_of(folder)["error"]
+
+
+@pytest.mark.parametrize("by", (("-m", "runner", DIVIDED[1]), in_shards(2)))
+def test_commands_on_a_run_of_divided_weights(here: Path, by: list[str]) -> None:
     folder = here / "run"
-    code, printed = ended(start(folder, *DIVIDED, *SMALL, "precision=fp64"))
+    code, printed = ended(start(folder, DIVIDED[0], *SMALL, "precision=fp64", by=by))
     assert code == 0, printed
     image = str([[[0.5] * 8] * 8]).replace(" ", "")
     for module, more in (("evaluate", []), ("predict", [f"input={image}"]), ("export", ["format=torch_export"])):

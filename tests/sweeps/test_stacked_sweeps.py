@@ -74,7 +74,7 @@ def test_a_promoted_job_is_one_that_never_paused(runner: Runner, here: Path) -> 
 
 
 def torch_step(folder: Path) -> int:
-    from runner.rundir.checkpoint import load
+    from runner.rundir.checkpoint_file import load
 
     return int(load(folder / "checkpoints" / "last.pt")["progress"]["step"])
 

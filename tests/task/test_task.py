@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from helpers.composed import built
 from helpers.training import training
-from runner.rundir.checkpoint import load
+from runner.rundir.checkpoint_file import load
 from runner.task import StepError, Task
 from runner.training.evaluation import evaluate
 from runner.training.loop import fit

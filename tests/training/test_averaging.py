@@ -5,7 +5,7 @@ import torch
 
 from helpers.operations import Operations
 from helpers.training import net, training
-from runner.rundir import checkpoint
+from runner.rundir.checkpoint_file import load
 from runner.rundir.checkpoint_parts import best_weights
 from runner.training.averaging import WeightAverage
 from runner.training.evaluation import evaluate
@@ -109,7 +109,7 @@ def test_validation_and_the_best_checkpoint_are_of_the_average(tmp_path: Path) -
     averaged = state.average.model.state_dict()
     assert any(not torch.equal(averaged[name], tensor) for name, tensor in state.model.state_dict().items())
     assert evaluate(state, state.loaders.val)["loss"] == state.log.of("val/loss")[3]
-    saved = checkpoint.load(state.checkpoints.last)
+    saved = load(state.checkpoints.last)
     assert all(torch.equal(best_weights(saved)[name], tensor) for name, tensor in averaged.items())
     assert all(torch.equal(saved["model"][name], tensor) for name, tensor in state.model.state_dict().items())
 

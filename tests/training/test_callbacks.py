@@ -23,8 +23,8 @@ from helpers.training import Stop, divided, exact_state, same, training
 from runner.callbacks import Callback
 from runner.errors import TrainingError
 from runner.evaluate import main as evaluate_run
-from runner.rundir import checkpoint
 from runner.rundir.artifacts import Artifacts
+from runner.rundir.checkpoint_file import load
 from runner.rundir.manifest import Manifest
 from runner.tracking.deliver import Delivery
 from runner.training.callbacks import Callbacks
@@ -134,7 +134,7 @@ def test_a_run_stopped_anywhere_ends_like_one_that_was_not(tmp_path: Path, argum
 
     whole = begun(tmp_path / "whole")
     fit(whole)
-    saved = checkpoint.load(whole.checkpoints.last)
+    saved = load(whole.checkpoints.last)
     assert saved["callbacks"].keys() == {"mine"}, "the other has no state"
     for after in range(1, whole.stop.looks, 2):
         stopped = begun(tmp_path / str(after), Stop(after))
@@ -143,7 +143,7 @@ def test_a_run_stopped_anywhere_ends_like_one_that_was_not(tmp_path: Path, argum
         resumed = begun(tmp_path / str(after))
         restore(resumed, stopped.checkpoints.load_last())
         fit(resumed)
-        ended = checkpoint.load(resumed.checkpoints.last)
+        ended = load(resumed.checkpoints.last)
         assert same(exact_state(ended), exact_state(saved)), f"stopped at look {after}"
         assert stopped.log.exact() | resumed.log.exact() == whole.log.exact()
 
@@ -178,7 +178,7 @@ class TestStop:
         assert (state.progress.step, state.progress.epoch) == (steps, 3)
         assert state.log.of("val/accuracy").keys() == state.log.of("train/accuracy").keys() == {1, 2}
         resumed = with_callbacks(tmp_path, callbacks={"mine": Recorder()}, epochs=9)
-        restore(resumed, checkpoint.load(state.checkpoints.last))
+        restore(resumed, load(state.checkpoints.last))
         assert fit(resumed) == f"asked in {call}"
         assert resumed.progress.step == steps
         assert resumed.callbacks.by_name["mine"].calls == [("end", 3, steps)]
@@ -202,7 +202,7 @@ class TestStop:
             fit(state)
         assert (state.progress.step, state.progress.stop_reason) == (4, "asked in after_step")
         resumed = with_callbacks(tmp_path, callbacks={"mine": Ends("after_step", 4)}, epochs=5)
-        restore(resumed, checkpoint.load(state.checkpoints.last))
+        restore(resumed, load(state.checkpoints.last))
         assert fit(resumed) == "asked in after_step"
         whole = with_callbacks(tmp_path / "whole", callbacks={"mine": Ends("after_step", 4)}, epochs=5)
         fit(whole)
@@ -233,7 +233,7 @@ class TestErrors:
         state = with_callbacks(tmp_path, callbacks={"mine": Evaluates()})
         with pytest.raises(KeyboardInterrupt):
             fit(state)
-        assert checkpoint.load(state.checkpoints.last)["progress"]["step"] == 3
+        assert load(state.checkpoints.last)["progress"]["step"] == 3
 
     def test_state_that_no_checkpoint_can_hold_is_named(self, tmp_path: Path) -> None:
         callback = Callback()

@@ -13,7 +13,7 @@ from runner.assembly.parts import check_graphs
 from runner.device import Device
 from runner.errors import ConfigError
 from runner.loss import CrossEntropy
-from runner.rundir.checkpoint import load
+from runner.rundir.checkpoint_file import load
 from runner.training import compilation
 from runner.training.compilation import compile_model
 from runner.training.loop import fit

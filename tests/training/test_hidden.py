@@ -39,7 +39,7 @@ from runner.assembly import checks
 from runner.data.source import Source
 from runner.errors import ConfigError, TrainingError
 from runner.loss import CrossEntropy
-from runner.rundir.checkpoint import load
+from runner.rundir.checkpoint_file import load
 from runner.training import rehearsal
 from runner.training.attributes import Walk, held_generators, restore_generators
 from runner.training.compilation import compile_model

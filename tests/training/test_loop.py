@@ -24,6 +24,7 @@ from runner.errors import TrainingError
 from runner.loss import MSE, CrossEntropy, Metric, correct
 from runner.rundir import checkpoint
 from runner.rundir.checkpoint import Checkpoints
+from runner.rundir.checkpoint_file import load
 from runner.scheduler import Schedule, cosine, cosine_restarts
 from runner.training.evaluation import evaluate
 from runner.training.loop import fit, train_batches
@@ -146,7 +147,7 @@ class TestLimits:
         )
         assert patience(fit(state)) == ("val/loss", 3)
         assert state.progress.finished_epochs == 4
-        assert checkpoint.load(state.checkpoints.last)["progress"]["epoch"] == 5
+        assert load(state.checkpoints.last)["progress"]["epoch"] == 5
 
     def test_patience_counts_the_validations_within_an_epoch_too(self, tmp_path: Path) -> None:
         state = training(
@@ -207,7 +208,7 @@ class TestCadence:
 
         state = training(tmp_path, epochs=1, validate_every_steps=2, schedule=stop_learning)
         fit(state)
-        best = checkpoint.load(state.checkpoints.best)
+        best = load(state.checkpoints.best)
         assert best["progress"]["step"] == best["progress"]["best_step"] == 2
         assert best["progress"]["best"] == state.log.of("val/loss_step")[2] < state.log.of("val/loss")[1]
 
@@ -253,7 +254,7 @@ class TestCadence:
         def saved(name: str, **trainer: Any) -> list[tuple[int, int]]:
             state = training(tmp_path / name, splits=divided(val_fraction=0), epochs=3, keep_checkpoints=99, **trainer)
             fit(state)
-            kept = [checkpoint.load(path)["progress"] for path in state.checkpoints.folder.glob("last*.pt")]
+            kept = [load(path)["progress"] for path in state.checkpoints.folder.glob("last*.pt")]
             return sorted((p["epoch"], p["batch"]) for p in kept)
 
         assert saved("epochs", checkpoint_every_epochs=2) == [(3, 0), (4, 0)]
@@ -296,7 +297,7 @@ class TestResume:
         whole = self.make(tmp_path / "whole", **arguments)
         torch.manual_seed(3)
         fit(whole)
-        expected = exact_state(checkpoint.load(whole.checkpoints.last))
+        expected = exact_state(load(whole.checkpoints.last))
         looks = whole.stop.looks
         for after in range(1, looks, max(1, looks // 12)):
             folder = tmp_path / f"stopped-{after}"
@@ -307,7 +308,7 @@ class TestResume:
             resumed = self.make(folder, **arguments)
             restore(resumed, stopped.checkpoints.load_last())
             fit(resumed)
-            assert same(exact_state(checkpoint.load(resumed.checkpoints.last)), expected), f"stopped at look {after}"
+            assert same(exact_state(load(resumed.checkpoints.last)), expected), f"stopped at look {after}"
             assert stopped.log.exact() | resumed.log.exact() == whole.log.exact()
 
     def test_a_kill_that_leaves_no_new_checkpoint_goes_back_to_the_last_one(self, tmp_path: Path) -> None:
@@ -328,8 +329,8 @@ class TestResume:
         restore(resumed, state)
         fit(resumed)
         assert same(
-            exact_state(checkpoint.load(resumed.checkpoints.last)),
-            exact_state(checkpoint.load(whole.checkpoints.last)),
+            exact_state(load(resumed.checkpoints.last)),
+            exact_state(load(whole.checkpoints.last)),
         )
 
 
@@ -368,7 +369,7 @@ class TestNotFinite:
         self.exploding(state, at=5)
         with pytest.raises(TrainingError, match=r"train/loss is nan in epoch 2, step 6.*last\.pt"):
             fit(state)
-        saved = checkpoint.load(state.checkpoints.last)
+        saved = load(state.checkpoints.last)
         assert saved["progress"]["epoch"] == 2
         assert all(bool(torch.isfinite(value).all()) for value in saved["model"].values())
         assert state.progress.best_epoch == 1
@@ -392,7 +393,7 @@ class TestNotFinite:
         state.optimizer.step = last_step_explodes
         with pytest.raises(TrainingError, match="a weight"):
             fit(state)
-        assert checkpoint.load(state.checkpoints.last)["progress"]["epoch"] == 2
+        assert load(state.checkpoints.last)["progress"]["epoch"] == 2
 
     def test_skip_leaves_out_the_step_and_goes_on(self, tmp_path: Path) -> None:
         state = training(tmp_path, epochs=2, on_nonfinite="skip")
@@ -468,13 +469,13 @@ def test_checkpoints_that_are_written_beside_resume_the_same_and_are_waited_for(
     with pytest.raises(Interrupted):
         fit(stopped)
     folder = stopped.checkpoints.folder
-    assert checkpoint.load(folder / "last.pt")["progress"]["step"] == stopped.progress.step
+    assert load(folder / "last.pt")["progress"]["step"] == stopped.progress.step
     for path in folder.glob("last*.pt"):
         resumed = begun(path.stem)
-        restore(resumed, checkpoint.load(path))
+        restore(resumed, load(path))
         fit(resumed)
         for name in ("last.pt", "best.pt"):
-            ends = [checkpoint.load(run.checkpoints.folder / name) for run in (resumed, whole)]
+            ends = [load(run.checkpoints.folder / name) for run in (resumed, whole)]
             assert same(*map(exact_state, ends))
 
 
@@ -533,7 +534,7 @@ class TestLearningRate:
         with pytest.raises(Interrupted):
             fit(stopped)
         resumed = begun("stopped")
-        restore(resumed, checkpoint.load(stopped.checkpoints.last))
+        restore(resumed, load(stopped.checkpoints.last))
         assert 0 < resumed.progress.batch < len(resumed.loaders.train)
         fit(resumed)
         for name in ("lr", "lr_step"):
@@ -543,7 +544,7 @@ class TestLearningRate:
 def test_progress_is_written_as_primitives(tmp_path: Path) -> None:
     state = training(tmp_path)
     fit(state)
-    saved = checkpoint.load(state.checkpoints.last)
+    saved = load(state.checkpoints.last)
     assert set(saved) == {"model", "optimizer", "scheduler", "scaler", "ema", "rng", "progress", "format"}
     assert saved["progress"]["epoch"] == 3
 

@@ -25,7 +25,7 @@ from runner.config.settings import LrRangeSettings
 from runner.data.source import Source
 from runner.errors import ConfigError
 from runner.loss import MSE
-from runner.rundir.checkpoint import load
+from runner.rundir.checkpoint_file import load
 from runner.scheduler import cosine
 from runner.strategy.ddp import DDP
 from runner.training.loop import fit

@@ -16,7 +16,7 @@ from helpers.training import Stop, blobs, divided, exact_state, same, training
 from runner.assembly import checks
 from runner.errors import ConfigError
 from runner.loss import CrossEntropy
-from runner.rundir.checkpoint import load
+from runner.rundir.checkpoint_file import load
 from runner.strategy import Single
 from runner.strategy.ddp import DDP
 from runner.training.loop import fit

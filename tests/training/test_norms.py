@@ -13,7 +13,7 @@ from helpers.tasks import PAIR
 from helpers.training import Stop, divided, exact_state, net, same, supervised, training
 from runner.data.loading import TensorLoader
 from runner.model.freeze import freeze
-from runner.rundir import checkpoint
+from runner.rundir.checkpoint_file import load
 from runner.training.loop import fit
 from runner.training.norms import LayerNorms
 from runner.training.saving import restore
@@ -92,7 +92,7 @@ def test_training_is_the_same_bit_for_bit_with_and_without_them(tmp_path: Path, 
             log_every_steps=1, grad_accumulation=2, batch_size=8,
         )  # fmt: skip
         fit(state)
-        ends.append(exact_state(checkpoint.load(state.checkpoints.last)))
+        ends.append(exact_state(load(state.checkpoints.last)))
         logs.append({key: value for key, value in state.log.exact().items() if not key[0].startswith("norm/")})
     assert same(*ends) and logs[0] == logs[1]
 

@@ -14,7 +14,7 @@ from helpers.training import Log, Stop, divided, exact_state, net, same, trainin
 from runner.config.settings import EarlyStoppingSettings
 from runner.errors import TrainingError
 from runner.loss import CrossEntropy
-from runner.rundir.checkpoint import load
+from runner.rundir.checkpoint_file import load
 from runner.rundir.stack import MemberCheckpoints, StackFile, restore
 from runner.scheduler import cosine_restarts
 from runner.training.loop import fit

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from helpers.tasks import PAIR
 from helpers.training import Stop, same, training
 from runner.optimizer.several import Several
-from runner.rundir.checkpoint import load
+from runner.rundir.checkpoint_file import load
 from runner.task import StepError, Task
 from runner.training.evaluation import evaluate
 from runner.training.loop import fit

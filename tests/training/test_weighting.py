@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from helpers.training import Stop, blobs, divided, training
 from runner.data.source import Source
 from runner.loss import CrossEntropy
-from runner.rundir.checkpoint import load
+from runner.rundir.checkpoint_file import load
 from runner.task import Task
 from runner.training.loop import fit
 from runner.training.saving import restore

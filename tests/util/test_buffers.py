@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from helpers.training import exact_state, same, supervised, training
 from runner.loss import CrossEntropy
-from runner.rundir.checkpoint import load
+from runner.rundir.checkpoint_file import load
 from runner.rundir.checkpoint_parts import best_weights, load_task, weight_buffers
 from runner.saved.weights import Weights, load_exactly
 from runner.training.loop import fit

@@ -8,33 +8,27 @@ import contextlib
 import logging
 import os
 import pickle
-import zipfile
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from runner import __version__
 from runner.errors import TrainingError, first_line
 from runner.rundir import layout
+from runner.rundir.checkpoint_file import CheckpointError, DamagedError, load, remove_unnamed_shards
 from runner.rundir.folders import display_path
-from runner.util.files import hard_link, open_to_read
-from runner.util.primitives import StateError, decode, encode, find_unreadable, without_tensor_data
+from runner.util.background import in_background
+from runner.util.files import hard_link
+from runner.util.primitives import StateError, encode, find_unreadable, without_tensor_data
 from runner.util.snapshot import snapshot
 
 log = logging.getLogger("runner")
 
-FORMAT = 2
-"""The format that is written. All formats from 1 are read. 2 added the `OPTIONAL` keys."""
-
-KEYS = ("model", "optimizer", "scheduler", "scaler", "ema", "rng", "progress", "format")
-OPTIONAL = ("buffers", "loss", "task", "data", "preprocessing", "callbacks")
-"""Left out if they are empty."""
-
 LARGE = 64 << 20
 """The bytes of tensors from which a state is written beside the training: below, a write takes 0.1 s."""
+
 
 NOT_SAVABLE = (
     "which a checkpoint cannot hold: it holds tensors, NumPy arrays, generators, numbers, texts and containers of them"
@@ -48,14 +42,6 @@ def find_unsavable(state: Mapping[str, Any]) -> str | None:
     except StateError as error:
         return f"{error}, {NOT_SAVABLE}"
     return f"{path.removeprefix('.')}, {NOT_SAVABLE}" if path else None
-
-
-class CheckpointError(Exception):
-    """A checkpoint is missing, or not one of runner; the message names the file."""
-
-
-class DamagedError(CheckpointError):
-    """A checkpoint is damaged; an older one may be intact."""
 
 
 class Checkpoints:
@@ -72,7 +58,6 @@ class Checkpoints:
         self.folder, self.keep, self._before = folder, keep, before
         self.last, self.best = folder / layout.LAST, folder / layout.BEST
         self._read_back = False
-        self._thread = ThreadPoolExecutor(1, "checkpoint")  # it starts with the first task
         self._writing: Future[None] | None = None
 
     def save(self, state: dict[str, Any], best: bool, wait: bool = True) -> None:
@@ -89,41 +74,57 @@ class Checkpoints:
         """
         self.wait()
         self._before()
-        try:
-            encoded = {key: encode(part, key) for key, part in state.items()}
-        except StateError as error:
-            raise TrainingError(f"{error}, {NOT_SAVABLE}") from error
+        encoded = self._encoded(state)
         copied = snapshot(encoded, LARGE) if not wait else None
         if copied is not None:
-            self._writing = self._thread.submit(self._write, copied, best)
+            self._writing = in_background(lambda: self._write(copied, best), "checkpoint")
         else:
             self._write(encoded, best)
 
-    def wait(self) -> None:
+    def wait(self, seconds: float | None = None) -> None:
         """Wait until the last checkpoint is written.
+
+        Args:
+            seconds: the longest wait; None: as long as it takes.
 
         Raises:
             TrainingError: as `save` does; told once.
+            TimeoutError: it is not written yet.
         """
         if self._writing is not None:
-            error = self._writing.exception()
+            error = self._writing.exception(seconds)
             self._writing = None
             if error is not None:
                 raise error
 
+    def _encoded(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return {key: encode(part, key) for key, part in state.items()}
+        except StateError as error:
+            raise TrainingError(f"{error}, {NOT_SAVABLE}") from error
+
     def _write(self, encoded: dict[str, Any], best: bool) -> None:
         fresh = self.folder / ".last.pt.tmp"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            fresh.unlink(missing_ok=True)
-            with fresh.open("xb") as file:  # follows no link
-                torch.save(encoded, file)
-                file.flush()
-                os.fsync(file.fileno())
+        with self._explaining(encoded, fresh):
+            self._store(encoded, fresh)
             if not self._read_back:
                 self._read(fresh, encoded)
                 self._read_back = True
             self._put_in_place(fresh, best)
+
+    def _store(self, encoded: dict[str, Any], fresh: Path) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fresh.unlink(missing_ok=True)
+        with fresh.open("xb") as file:  # follows no link
+            torch.save(encoded, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    @contextlib.contextmanager
+    def _explaining(self, encoded: dict[str, Any], fresh: Path) -> Iterator[None]:
+        """Explain why a file cannot be written, and remove it."""
+        try:
+            yield
         except (AttributeError, TypeError, pickle.PicklingError) as error:  # from a user's own tensor class
             fresh.unlink(missing_ok=True)
             raise TrainingError(f"{find_unreadable(encoded) or first_line(error)}, {NOT_SAVABLE}") from error
@@ -149,7 +150,7 @@ class Checkpoints:
             TrainingError: it cannot; the message names the state that causes it.
         """
         try:
-            load(fresh, mapped=True)
+            load(fresh, mapped=True, whole=False)
         except CheckpointError as error:
             fresh.unlink(missing_ok=True)
             raise TrainingError(f"{find_unreadable(encoded) or error}, {NOT_SAVABLE}") from error
@@ -163,6 +164,7 @@ class Checkpoints:
             # First the best: a kill here repeats the epoch, and this step. In the other order the best would be lost.
             hard_link(fresh, self.best)
         fresh.replace(self.last)
+        remove_unnamed_shards(self.folder)
 
     def load_last(self) -> dict[str, Any]:
         """Load the newest checkpoint that is intact; damaged ones are reported.
@@ -174,11 +176,13 @@ class Checkpoints:
         damage: list[str] = []
         damaged: list[Path] = []
         ages = range(max(self.keep, 1 + len(list(self.folder.glob("last-*.pt")))))
-        # The best is a complete checkpoint too, of an earlier epoch.
+        # The best is a complete checkpoint too, of an earlier epoch, unless the others have shards.
         for path in (*map(self._path, ages), self.best):
             if path.exists():
                 try:
                     state = load(path)
+                    if path == self.best and state["optimizer"] == {}:
+                        continue
                 except DamagedError as error:
                     damage.append(str(error))
                     damaged.append(path)
@@ -195,83 +199,7 @@ class Checkpoints:
 
 
 class NoCheckpoints(Checkpoints):
-    """Those of a rank that writes none: rank 0 does."""
+    """Those of a rank that writes none, as rank 0 does."""
 
     def save(self, state: dict[str, Any], best: bool, wait: bool = True) -> None:
         """Write nothing."""
-
-
-def load(path: Path, mapped: bool = False) -> dict[str, Any]:
-    """Load a checkpoint onto the CPU; checksums are verified and no code is run.
-
-    Args:
-        path: the file.
-        mapped: whether its tensors are pages of the file, of which the system keeps in memory what it has room for: for
-            a state that is copied, or only looked at, and then dropped.
-
-    Raises:
-        CheckpointError: it is damaged, or holds more than tensors and primitives.
-    """
-    refused = f"{display_path(path)} holds more than tensors and plain values, which could run code when loaded"
-    try:
-        open_to_read(path).close()
-        # torch.load accepts a container with damaged contents, so the checksums are verified here.
-        with zipfile.ZipFile(path) as container:
-            damaged = container.testzip()
-        if damaged:
-            raise DamagedError(f"{display_path(path)} is damaged ({damaged})")
-        state = _content(path, mapped)
-    except FileNotFoundError:
-        raise CheckpointError(f"{display_path(path)} does not exist") from None
-    except DamagedError:
-        raise
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
-        if _is_pickle(path):
-            raise CheckpointError(refused) from error
-        raise DamagedError(f"{display_path(path)} is damaged ({first_line(error)})") from error
-    except Exception as error:  # the unpickler raises many types for a payload that is more than tensors
-        raise CheckpointError(refused) from error
-    if not isinstance(state, dict) or not is_checkpoint(state):
-        raise CheckpointError(f"{display_path(path)} is not a checkpoint of runner")
-    return decode_checkpoint(state, path)
-
-
-def _content(path: Path, mapped: bool) -> Any:
-    if mapped:
-        with contextlib.suppress(RuntimeError, OSError):  # a file system that maps no files
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def is_checkpoint(content: Mapping[str, Any]) -> bool:
-    """Whether the content of a file is a checkpoint, of any format."""
-    return set(KEYS) <= set(content) and isinstance(content["format"], int)
-
-
-def decode_checkpoint(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Decode the content of a checkpoint into the state that was saved, with the original types.
-
-    Raises:
-        CheckpointError: a newer runner wrote it.
-    """
-    if content["format"] > FORMAT:
-        raise CheckpointError(
-            f"{display_path(path)} has format {content['format']}, runner {__version__} reads formats 1 to {FORMAT}:"
-            f" install a newer runner{_required_version(content)}"
-        )
-    return {key: decode(part) for key, part in content.items()}
-
-
-def _required_version(state: Mapping[str, Any]) -> str:
-    """Name the version that a newer checkpoint requires, if it has one."""
-    version = state.get("version")
-    return f", version {version}" if isinstance(version, str) else ""
-
-
-def _is_pickle(path: Path) -> bool:
-    """Whether it is a bare pickle without a container, as older versions of torch wrote."""
-    try:
-        with open_to_read(path) as file:
-            return file.read(1) == pickle.PROTO
-    except OSError:
-        return False

@@ -4,7 +4,6 @@ A member's own `last.pt` and `best.pt` are written when it leaves the stack. If 
 written from this file, before the member is resumed: all members then continue from the same step.
 """
 
-import copy
 import os
 import time
 from collections import deque
@@ -14,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from runner.errors import ConfigError, Problem, TrainingError, first_line
 from runner.rundir import layout
-from runner.rundir.checkpoint import NOT_SAVABLE, CheckpointError, Checkpoints, load
+from runner.rundir.checkpoint import NOT_SAVABLE, Checkpoints
+from runner.rundir.checkpoint_file import CheckpointError, load
 from runner.rundir.folders import display_path
 from runner.util.files import load_json_or_empty, open_to_read
+from runner.util.nested import replace_tensors
 from runner.util.primitives import StateError, encode
 
 FORMAT = 1
@@ -54,10 +54,11 @@ class MemberCheckpoints(Checkpoints):
         """Copy the state, whose tensors are parts of larger ones. Its generators are not copied: no step uses them."""
         try:
             rng = _encoded(state["rng"])
-            copied = {key: _copied(encode(part, key)) for key, part in state.items() if key != "rng"}
+            encoded = {key: encode(part, key) for key, part in state.items() if key != "rng"}
         except StateError as error:
             raise TrainingError(f"{error}, {NOT_SAVABLE}") from error
-        copied["rng"] = rng
+        # Tensors are views of rows, which a file would contain as a whole.
+        copied = replace_tensors(encoded, lambda tensor, _: tensor.detach().clone()) | {"rng": rng}
         self._latest.append(copied)
         if best:
             self._best = copied
@@ -197,16 +198,3 @@ def _encoded(rng: Mapping[str, Any]) -> Any:
     if id(rng) not in _RNG:
         _RNG[id(rng)] = rng, encode(rng, "rng")
     return _RNG[id(rng)][1]
-
-
-def _copied(value: Any) -> Any:
-    """Return a state with copies of its tensors: they are views of rows, which a file would contain as a whole."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        copied = copy.copy(value)  # with the attributes of a state dict
-        copied.update((key, _copied(part)) for key, part in value.items())
-        return copied
-    if isinstance(value, list | tuple):
-        return type(value)(_copied(part) for part in value)
-    return value

@@ -17,10 +17,12 @@ from runner.device import give_back_memory
 from runner.errors import TrainingError, describe_error
 from runner.model.recomputation import recomputing
 from runner.rundir import layout
-from runner.rundir.checkpoint import Checkpoints, load
+from runner.rundir.checkpoint import Checkpoints
+from runner.rundir.checkpoint_file import load
 from runner.rundir.folders import shell_path
 from runner.rundir.manifest import ERROR, PAUSE
 from runner.runs import last_lines, lr_range, out_of_memory, report
+from runner.runs.checkpoints import make_checkpoints
 from runner.runs.code import RunCode
 from runner.runs.describe import describe_run, write_config, write_input_spec
 from runner.runs.outcome import Outcome, WantsArtifacts
@@ -44,6 +46,7 @@ from runner.util.tags import MICRO_BATCH_TAG, PAUSED
 log = logging.getLogger("runner")
 
 SETTLE_SECONDS = 5.0
+RANKS_SECONDS = 20.0  # torchrun waits 30 for the other ranks after one has failed
 STOPPED_SECONDS = 3.0  # the job scheduler of a cluster kills soon after its SIGTERM
 
 
@@ -89,7 +92,7 @@ class Run:
         self._tracker = _open(experiment, folder, resume_from is not None, delivery, self._code, facts)
         experiment.splits = experiment.splits.with_examples()  # the batches have them all, normalised
         give_back_memory()
-        saved = checkpoints(folder / layout.CHECKPOINTS, experiment.trainer.keep_checkpoints, before=self._tracker.sync)
+        saved = make_checkpoints(experiment, folder, self._tracker.sync, checkpoints)
         self.state = make_training(experiment, saved, self._tracker.log, bar, stop)
         self._watch: Watch | None = None
         self._test_metrics: dict[str, float] = {}
@@ -170,14 +173,20 @@ class Run:
             self.outcome.error = redact(out_of_memory.describe(error, self._experiment))
             (log.exception if wants_tracebacks(self._experiment) else log.error)("error: %s", self.outcome.error)
             log.debug(getattr(error, "details", "") or traceback.format_exc())
+            self._wait_for_checkpoint()
+
+    def _wait_for_checkpoint(self) -> None:
+        """Wait for that of a large model, which is written beside a training that has failed."""
+        try:
+            self.state.checkpoints.wait(None if self.state.strategy.ranks == 1 else RANKS_SECONDS)
+        except TrainingError as error:
+            log.error("error: %s", error)
+        except (RuntimeError, TimeoutError):  # another rank is gone
+            log.debug(traceback.format_exc())
 
     def close(self) -> Outcome:
         """Write the result, report it, and wait for the upload."""
         self._stop.hold()
-        try:
-            self.state.checkpoints.wait()  # that of a large model, if an error has ended training meanwhile
-        except TrainingError as error:
-            log.error("error: %s", error)
         if self._watch is not None:
             self._watch.close()
         return _close(

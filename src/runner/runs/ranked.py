@@ -234,7 +234,7 @@ def _train(group: Ranks, handed: Handed, stop: Stop) -> int:
     _start_together(experiment)
     with tempfile.TemporaryDirectory() as folder, closing(experiment.loaders):
         try:
-            _fit_and_test(_make_training(experiment, Path(folder), stop), experiment)
+            _fit_and_test(_make_training(experiment, Path(folder), stop, handed.folder), experiment)
         except Paused:
             return 0
         except Interrupted:
@@ -242,14 +242,18 @@ def _train(group: Ranks, handed: Handed, stop: Stop) -> int:
     return 0
 
 
-def _make_training(experiment: "Experiment", folder: Path, stop: Stop) -> "Training":
-    """Make a training that records nothing: what callbacks write goes to a temporary folder."""
+def _make_training(experiment: "Experiment", folder: Path, stop: Stop, of_run: Path) -> "Training":
+    """Make a training that records nothing but its shards: what callbacks write goes to a temporary folder."""
+    from runner.runs.checkpoints import make_checkpoints
     from runner.training.display import Bar
     from runner.training.state import make_training
 
     train = experiment.loaders.train
     bar = Bar(experiment.trainer.epochs, train.batch_size, train.samples, quiet=True)
-    return make_training(experiment, NoCheckpoints(folder / layout.CHECKPOINTS), lambda *_: None, bar, stop)
+    state = make_training(experiment, NoCheckpoints(folder / layout.CHECKPOINTS), lambda *_: None, bar, stop)
+    if state.strategy.divides:
+        state.checkpoints = make_checkpoints(experiment, of_run)
+    return state
 
 
 def _fit_and_test(state: "Training", experiment: "Experiment") -> None:

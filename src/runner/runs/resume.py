@@ -22,7 +22,8 @@ from runner.config.settings import LARGEST
 from runner.errors import ConfigError, Problem
 from runner.optimizer import load_state
 from runner.rundir import cleaned, layout, stack
-from runner.rundir.checkpoint import CheckpointError, Checkpoints
+from runner.rundir.checkpoint import Checkpoints
+from runner.rundir.checkpoint_file import CheckpointError
 from runner.rundir.checkpoint_parts import load_task
 from runner.rundir.folders import display_path, shell_path
 from runner.rundir.manifest import FOLDER, has_manifest, manifest_of

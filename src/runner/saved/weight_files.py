@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from runner.errors import ConfigError, first_line
-from runner.rundir.checkpoint import CheckpointError, decode_checkpoint, is_checkpoint
+from runner.rundir.checkpoint_file import CheckpointError, decode_checkpoint, is_checkpoint
 from runner.rundir.checkpoint_parts import best_weights, weight_buffers
 from runner.rundir.folders import display_path
 from runner.saved.run import problem_with

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from runner.errors import ConfigError, first_line
 from runner.model.lora import add_adapters, is_adapted, merge
 from runner.rundir import cleaned, layout
-from runner.rundir.checkpoint import CheckpointError, load
+from runner.rundir.checkpoint_file import CheckpointError, load
 from runner.rundir.folders import parse_path
 from runner.saved.run import SavedRun, find, problem_with
 from runner.saved.weight_files import NAMES_SHOWN, SUFFIXES, Weights, of_checkpoint, read_file, read_folder

@@ -17,6 +17,7 @@ from runner.errors import ConfigError, Problem, TrainingError, first_line
 from runner.strategy.blocks import find_blocks, has_weights, uses_outside
 from runner.strategy.ranked import Ranked, counted
 from runner.task import Step, Task
+from runner.util.nested import replace_tensors
 from runner.util.patterns import select
 from runner.util.ranks import Ranks
 
@@ -123,15 +124,14 @@ class FSDP(Ranked):
 
     def plain(self, value: Any) -> Any:
         """Return a state with whole tensors, on the CPU of rank 0; all ranks have to call it."""
-        if isinstance(value, DTensor):
-            whole = value.full_tensor()
+
+        def gathered(tensor: Tensor, _: str) -> Tensor:
+            if not isinstance(tensor, DTensor):
+                return tensor
+            whole = tensor.full_tensor()
             return whole.cpu() if self.rank == 0 else whole.new_empty(0)
-        if isinstance(value, dict):
-            items = {key: self.plain(part) for key, part in value.items()}
-            return type(value)(items) if type(value) is not dict else items
-        if type(value) in (list, tuple):
-            return type(value)(self.plain(part) for part in value)
-        return value
+
+        return replace_tensors(value, gathered)
 
     def divided(
         self, state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer | None = None

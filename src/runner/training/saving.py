@@ -11,7 +11,7 @@ from torch import Tensor
 from runner.data.source import saves_itself
 from runner.data.streaming import StreamPosition
 from runner.optimizer import load_state
-from runner.rundir.checkpoint import FORMAT
+from runner.rundir.checkpoint_file import FORMAT
 from runner.rundir.checkpoint_parts import best_weights, load_task, task_buffers, task_state, weight_buffers
 from runner.training.attributes import held_generators, restore_generators
 from runner.training.progress import Progress
@@ -75,8 +75,8 @@ def checkpoint_state(state: Training) -> dict[str, Any]:
     }
     return {
         "format": FORMAT,
-        "model": state.strategy.plain(state.model.state_dict()),
-        "optimizer": state.strategy.plain(state.optimizer.state_dict()),
+        "model": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
         "scheduler": state.schedule.scheduler.state_dict() if state.schedule.scheduler is not None else {},
         "scaler": state.precision.state_dict(),
         "ema": state.average.state_dict() if state.average is not None else {},

@@ -1,0 +1,29 @@
+"""Do something beside the main thread, without which the process may end."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
+
+
+def in_background(task: Callable[[], None], name: str) -> Future[None]:
+    """Start a task in a thread of its own, which does not keep the process from ending.
+
+    Args:
+        task: what is to be done.
+        name: of the thread.
+
+    Returns:
+        Done when the task is; it has the task's error.
+    """
+    future = Future[None]()
+
+    def run() -> None:
+        try:
+            task()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    Thread(target=run, name=name, daemon=True).start()
+    return future
