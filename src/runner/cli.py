@@ -51,6 +51,9 @@ COMMANDS = ("clean", "compare", "evaluate", "export", "predict", "reproduce", "s
 """Modules with a command each."""
 
 
+DRY_RUN = "runner.dry_run"
+
+
 def main() -> NoReturn:
     """Run the console script."""
     program.run(_main)
@@ -142,6 +145,9 @@ def run_one(args: Namespace) -> int:
         cfg, problems, resumed = resume.compose(value, args.overrides, args.config_dir)
     if cfg is not None and not problems and resumed is None and asks_for_folds(cfg):
         return run_folds(args)
+    if cfg is not None and resumed is not None and cfg.runner.dry_run:
+        text = f"{DRY_RUN}=true is for a run that is to be started"
+        problems.append(Problem(DRY_RUN, text, "leave out resume, or the dry run", topic="conflict"))
     problems += [
         Problem(key_of(text), f"{text} is for a sweep", "add --multirun", topic="conflict")
         for text in args.overrides
@@ -156,7 +162,10 @@ def run_one(args: Namespace) -> int:
         problems += [*folders.check_folder(str(cfg.hydra.run.dir), exact_folder), *check_new_store(cfg.tracking)]
     if cfg is None or problems:  # before torch is imported, which the other checks need
         raise ConfigError(*problems)
-    if (ranks := ranks_to_start(cfg)) is not None:
+    ranks = ranks_to_start(cfg)
+    if cfg.runner.dry_run:
+        return dry_run(cfg, ranks)
+    if ranks is not None:
         from runner.runs import ranked
 
         return ranked.launch(args.argv, ranks)
@@ -174,6 +183,15 @@ def run_one(args: Namespace) -> int:
 
         register_due(folder, cfg.tracking.uri)
     return code
+
+
+def dry_run(cfg: DictConfig, ranks: int | None) -> int:
+    """Print what a run would train, and start nothing."""
+    from runner.runs import dry_run
+    from runner.util import terminal
+
+    terminal.configure_logging(bool(cfg.runner.quiet))
+    return dry_run.dry_run(cfg, group_choices(cfg), ranks)
 
 
 def ranks_to_start(cfg: DictConfig) -> int | None:
@@ -326,6 +344,9 @@ def run_sweep(args: Namespace) -> int:
     arguments += composer.added
     if cfg is None or any(problem.key in ("hydra.launcher", "hydra.sweeper") for problem in problems):
         raise ConfigError(*problems)
+    if cfg.runner.dry_run:
+        text = f"{DRY_RUN}=true is for a single run"
+        raise conflict_error(DRY_RUN, text, "write sweep.dry_run=true, or leave out --multirun")
     if not str(cfg.hydra.sweeper["_target_"]).startswith("hydra_plugins.runner_sweep."):
         chosen = cfg.hydra.runtime.choices["hydra/sweeper"]
         text, instead = f"hydra/sweeper={chosen} does not work with runner", "choose from grid, halving, optuna, random"

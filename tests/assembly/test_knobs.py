@@ -212,6 +212,7 @@ SHOWN_ELSEWHERE = {
     "model.output_activation": "test_model.py",
     "device.evaluation_threads": "test_cores.py",
     "trainer.steps_per_epoch": "test_streaming.py",
+    "runner.dry_run": "test_footprint.py",
     "trainer.compile": "test_compilation.py",
     "trainer.callbacks": "test_callbacks.py",
     "trainer.activation_checkpointing": "test_recomputation.py",

@@ -286,3 +286,11 @@ class OfItsRank(nn.Module):
         """Return the outputs."""
         outputs: Tensor = self.layers(inputs) + self.flags.sum()
         return outputs
+
+
+class Reading(Task):
+    """A step that reads a value."""
+
+    def step(self, model: Any, batch: Any) -> Tensor:
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        return loss * 2 if loss.item() > 100 else loss

@@ -31,6 +31,7 @@ OWN = (
 @pytest.fixture
 def one_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let this process be the only rank of torchrun."""
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
         monkeypatch.setenv(name, "1" if "SIZE" in name else "0")
     dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)

@@ -36,6 +36,7 @@ NAMES = (
     ("mlflow.utils.requirements_utils", "_MODULES_TO_PACKAGES"),
     ("multiprocessing.forkserver", "_forkserver"),
     ("omegaconf._utils", "get_yaml_loader"),
+    ("torch._subclasses.fake_tensor", "FakeTensorMode"),
     ("torch.nn.modules.module", "_EXTRA_STATE_KEY_SUFFIX"),
     ("torch.optim.optimizer", "_global_optimizer_post_hooks"),
     ("torch.optim.optimizer", "_global_optimizer_pre_hooks"),

@@ -150,10 +150,11 @@ class SweepSettings:
 
 @dataclass
 class ConsoleSettings:
-    """How much to print."""
+    """How much to print, and whether to do more than that."""
 
     quiet: bool = MISSING
     verbose: bool = MISSING
+    dry_run: bool = False  # configs saved earlier lack it
 
 
 @dataclass

@@ -181,6 +181,11 @@ class Combined(torch.optim.Optimizer):
         super().__init__([group for part in parts for group in part.param_groups], defaults={})
         self._link()
 
+    @property
+    def parts(self) -> list[torch.optim.Optimizer]:
+        """The optimizers."""
+        return self._parts
+
     def _link(self) -> None:
         for part, group in zip(self._parts, self.param_groups, strict=True):
             part.__setstate__({"state": self.state, "param_groups": [group]})

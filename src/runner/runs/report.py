@@ -45,6 +45,13 @@ def task_parameters(task: Task) -> int:
 
 def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     """Log what is trained, on what data and device, and where it is recorded."""
+    log_experiment(experiment)
+    log.info("run        %s", display_path(folder))
+    log.info("tracking   %s", location, extra=about(TRACKING))
+
+
+def log_experiment(experiment: Experiment) -> None:
+    """Log what is trained, on what data and device."""
     cost, own = experiment.cost, task_parameters(experiment.task)
     flops = f", {cost.flops:,} FLOPs a sample{' in a step' if cost.of_step else ''}" if cost.flops else ""
     log.info(
@@ -99,8 +106,6 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
         log.info("           the task measures no loss: the last epoch counts as the best")
     if splits.test is None:
         log.info("           %s", _why_no_test(splits))
-    log.info("run        %s", display_path(folder))
-    log.info("tracking   %s", location, extra=about(TRACKING))
 
 
 def _ranks(experiment: Experiment) -> str:

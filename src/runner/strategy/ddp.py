@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from runner.data.collate import Batch
 from runner.errors import TrainingError
 from runner.strategy.ranked import Ranked, counted
+from runner.strategy.single import Needs
 from runner.task import Step, Task
 from runner.util.ranks import Ranks
 
@@ -34,6 +35,10 @@ class DDP(Ranked):
         self._find_unused = find_unused_parameters
         self._wrapped: DistributedDataParallel | None = None
         self._trainable: list[bool] = []
+
+    def needs(self, model: nn.Module) -> Needs:
+        """Return the buckets in which gradients are sent; see `Single`."""
+        return Needs(gradients=sum(w.numel() * w.element_size() for w in model.parameters() if w.requires_grad))
 
     def measure(self, task: Task, model: nn.Module, batch: Batch, syncs: bool = True) -> Step:
         """Compute the step of this rank's share; see `Single`.

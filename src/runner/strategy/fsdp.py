@@ -16,6 +16,7 @@ from runner.data.collate import Batch
 from runner.errors import ConfigError, Problem, TrainingError, first_line
 from runner.strategy.blocks import find_blocks, has_weights, uses_outside
 from runner.strategy.ranked import Ranked, counted
+from runner.strategy.single import Needs
 from runner.task import Step, Task
 from runner.util.nested import replace_tensors
 from runner.util.patterns import select
@@ -89,6 +90,17 @@ class FSDP(Ranked):
             text = f"{KEY}: a step uses weights of {', '.join(sorted(outside))} without calling the module"
             raise ConfigError(Problem(KEY, text, "name modules that are only called, or write null", topic="conflict"))
         self._left_out = outside
+
+    def needs(self, model: nn.Module) -> Needs:
+        """Return the share of a rank, and what is whole at a time: weights outside of blocks, and two blocks.
+
+        A block's weights are gathered in one tensor and copied to their places, while the next one's are on their way;
+        its gradients are copied to one tensor, of which each rank gets its share.
+        """
+        blocks = [sum(weight.nbytes for weight in block.parameters()) for block in self._chosen(model).values()]
+        rest = sum(weight.nbytes for weight in model.parameters()) - sum(blocks)
+        whole = rest + 2 * max(blocks, default=0)
+        return Needs(1 / self.ranks, whole, whole)
 
     def notes(self, model: nn.Module) -> list[str]:
         """Return what the user should know before training."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,20 @@ from runner.task import Step, Task
 
 T = TypeVar("T")
 N = TypeVar("N", bound=Tensor | float)
+
+
+class Needs(NamedTuple):
+    """What a rank has in memory of a model, beside activations.
+
+    Attributes:
+        share: of weights, gradients and the optimizer's state.
+        weights: bytes of weights that are gathered.
+        gradients: bytes of gradients on their way to other ranks.
+    """
+
+    share: float = 1.0
+    weights: int = 0
+    gradients: int = 0
 
 
 class Single:
@@ -68,6 +82,10 @@ class Single:
 
     def start_alike(self, model: nn.Module) -> None:
         """Give the models of all ranks the weights of rank 0, before they train."""
+
+    def needs(self, model: nn.Module) -> Needs:
+        """Return what a rank has in memory at most, before the model is divided."""
+        return Needs()
 
     def notes(self, model: nn.Module) -> list[str]:
         """Return what the user should know before training."""
