@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,18 @@ from runner.util.tensor_memory import TensorMemory
 OWN = ("data=custom", "data._target_=helpers.training.blobs", "model=custom", "model._target_=helpers.limited.Limited")
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 64, 1000])
-@pytest.mark.parametrize("limit", [0, 1, 2, 3, 63, 500, 10_000])
-def test_the_search_ends_close_below_what_does_not_fit(limit: int, most: int) -> None:
-    tried: list[int] = []
+def test_the_search_ends_close_below_what_does_not_fit() -> None:
+    for limit, most in product((0, 1, 2, 3, 63, 500, 10_000), (1, 2, 3, 64, 1000)):
+        tried: list[int] = []
 
-    def fits(size: int) -> bool:
-        tried.append(size)
-        return size <= limit
+        def fits(size: int, limit: int = limit, tried: list[int] = tried) -> bool:
+            tried.append(size)
+            return size <= limit
 
-    found = largest_batch.search(fits, most)
-    assert found <= min(limit, most)
-    assert found == min(limit, most) or found + max(1, found // 32) >= limit
-    assert len(tried) == len(set(tried)) <= 16 and max(tried) <= most
+        found = largest_batch.search(fits, most)
+        assert found <= min(limit, most)
+        assert found == min(limit, most) or found + max(1, found // 32) >= limit
+        assert len(tried) == len(set(tried)) <= 16 and max(tried) <= most
 
 
 def composed(*overrides: str) -> Any:
@@ -60,11 +60,18 @@ def test_on_a_cpu_it_is_predicted_and_the_run_is_that_with_the_number_typed(
     runner: Callable[..., Called], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Device, "free_memory", lambda self: 2_000_000)
-    keys = ("tracking=off", "tracking.log_model=false", "trainer.epochs=1", "optimizer=adamw", "model.dropout=0.2")
+    keys = (
+        "tracking=off",
+        "tracking.log_model=false",
+        "trainer.epochs=1",
+        "data.limit=700",
+        "optimizer=adamw",
+        "model.dropout=0.2",
+    )
     found = runner(*keys, "hydra.run.dir=found", "data.batch_size=max", "trainer.ema_decay=0.9")
     assert found.code == 0, found.err
     size = outcome(here / "found")[2]["data"]["batch_size"]
-    assert 16 < size < 1000
+    assert 16 < size < 500
     assert f"data.batch_size=max: {size}, the largest that fits in memory (predicted: " in found.err
     typed = runner(*keys, "hydra.run.dir=typed", f"data.batch_size={size}", "trainer.ema_decay=0.9")
     assert typed.code == 0
@@ -92,11 +99,12 @@ def test_where_the_allocator_raises_steps_are_tried(
 ) -> None:
     monkeypatch.setattr(largest_batch, "_Predicted", largest_batch._Real)
     monkeypatch.setattr(Device, "free_memory", lambda self: 1_000_000)
-    keys = ("tracking=off", "tracking.log_model=false", "trainer.epochs=2", *OWN, "+model.limit=37")
+    keys = ("tracking=off", "tracking.log_model=false", "trainer.epochs=2", *OWN, "+model.limit=40")
     found = runner(*keys, "hydra.run.dir=found", "data.batch_size=max", "trainer.grad_accumulation=2")
     assert found.code == 0, found.err
-    assert "data.batch_size=max: 37, the largest that fits in memory (tried; 80% of " in found.err
-    runner(*keys, "hydra.run.dir=typed", "data.batch_size=37", "trainer.grad_accumulation=2")
+    # 40 would leave one of the 81 samples, of which BatchNorm has no variance.
+    assert "data.batch_size=max: 39, the largest that fits in memory (tried; 80% of " in found.err
+    runner(*keys, "hydra.run.dir=typed", "data.batch_size=39", "trainer.grad_accumulation=2")
     assert same(outcome(here / "found"), outcome(here / "typed"))
 
 
@@ -104,13 +112,6 @@ def test_it_is_no_more_than_the_training_part(here: Path) -> None:
     assert largest_batch.find(composed(), {}, [], None) == (
         1150, "data.batch_size=max: 1,150, all samples of the training part"
     )  # fmt: skip
-
-
-def test_no_batch_of_a_single_sample_is_left_for_batch_norm(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(largest_batch, "_Predicted", largest_batch._Real)
-    monkeypatch.setattr(Device, "free_memory", lambda self: 1_000_000)
-    size, _ = largest_batch.find(composed(*OWN, "+model.limit=40"), {}, [], None)  # 81 samples
-    assert size == 39
 
 
 @pytest.mark.parametrize("limit", [0, 1])

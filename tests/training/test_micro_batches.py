@@ -67,8 +67,9 @@ def test_where_memory_suffices_it_changes_no_bit(tmp_path: Path) -> None:
     assert "micro_batch" not in prepared.progress.state_dict()
 
 
-@pytest.mark.parametrize("keys", [{}, {"loss": CrossEntropy(class_weight=[1.0, 0.0, 5.0])}, {"clip_norm": 0.1}])
-@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize(
+    ("accumulation", "keys"), [(1, {"loss": CrossEntropy(class_weight=[1.0, 0.0, 5.0])}), (3, {"clip_norm": 0.1})]
+)
 def test_the_batch_stays_what_it_was_and_each_sample_counts_once(
     tmp_path: Path, keys: dict[str, Any], accumulation: int
 ) -> None:
