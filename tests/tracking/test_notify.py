@@ -152,6 +152,14 @@ def test_an_address_in_a_file_of_the_users_is_refused_too(
     assert "RECEIVER is not set" in called.err
 
 
+def test_without_the_package_it_is_named(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECEIVER", "json://host")
+    monkeypatch.setattr("runner.config.notify.importlib.util.find_spec", lambda _: None)
+    called = runner(*SMALL, NOTIFY)
+    assert (called.code, called.about) == (2, [("tracking.notify", "unavailable")])
+    assert "pip install apprise" in called.err
+
+
 def composed(*arguments: str) -> DictConfig:
     cfg, problems = Composer().compose(arguments)
     assert cfg is not None and problems == []
