@@ -27,8 +27,8 @@ from runner.training.state import Training, make_training
 from runner.training.turns import take_turns
 from runner.training.weighting import correct_gradients
 from runner.util import cores
+from runner.util.live_tensors import LiveTensors
 from runner.util.stopping import Stop
-from runner.util.tensor_memory import TensorMemory
 
 KEY = "data.batch_size"
 
@@ -144,7 +144,7 @@ class _Predicted:
         if self._predict(size) > self._limit:
             return False
         if not self._measured or size >= 2 * self._measured[-1][0]:
-            with TensorMemory() as memory:
+            with LiveTensors() as memory:
                 _step(self._setup, self._state, size)
             self._measured = [*self._measured[-1:], (size, memory.peak)]
         return self._predict(size) <= self._limit

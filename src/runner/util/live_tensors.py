@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from runner.util import trees
@@ -33,6 +34,8 @@ class LiveTensors(DispatchMode):
     def add(self, tensors: Iterable[Tensor]) -> None:
         """Count tensors that were there before."""
         for tensor in tensors:
+            if tensor.layout != torch.strided:  # a sparse tensor has no storage; operations return its parts too
+                continue
             storage = tensor.untyped_storage()
             if (key := storage._cdata) in self._sizes:
                 continue
