@@ -26,6 +26,9 @@ from runner.util.snapshot import snapshot
 
 log = logging.getLogger("runner")
 
+FRESH = ".last.pt.tmp"
+"""The name of a file until it is complete."""
+
 LARGE = 64 << 20
 """The bytes of tensors from which a state is written beside the training: below, a write takes 0.1 s."""
 
@@ -104,7 +107,7 @@ class Checkpoints:
             raise TrainingError(f"{error}, {NOT_SAVABLE}") from error
 
     def _write(self, encoded: dict[str, Any], best: bool) -> None:
-        fresh = self.folder / ".last.pt.tmp"
+        fresh = self.folder / FRESH
         with self._explaining(encoded, fresh):
             self._store(encoded, fresh)
             if not self._read_back:

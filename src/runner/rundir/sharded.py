@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from runner.rundir import checkpoint, shards
-from runner.rundir.checkpoint import Checkpoints
+from runner.rundir.checkpoint import FRESH, Checkpoints
 from runner.rundir.checkpoint_file import FORMAT, OF_SHARDS, SHARDS, with_shards
 from runner.util.background import in_background
 from runner.util.nested import replace_tensors
@@ -127,7 +127,7 @@ class ShardedCheckpoints(Checkpoints):
             raise
 
     def _write_best(self, content: dict[str, Any]) -> None:
-        fresh = self.folder / ".best.pt.tmp"
+        fresh = self.folder / FRESH  # the next write removes what a kill leaves
         with self._explaining(content, fresh):
             self._store(with_shards(content | {"format": FORMAT, "optimizer": {}}, self.last), fresh)
             fresh.replace(self.best)
