@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.browsing import browsing, screenshot, visible, visiting
 from helpers.problems import about
 from helpers.serving import Answer, Serving, asked
 from helpers.trained import place, table, train
@@ -34,6 +35,17 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def run(there: Path) -> Path:
     return train("digits", "trainer.epochs=5")
+
+
+@pytest.fixture(scope="module")
+def mixed(there: Path) -> Path:
+    """A table with numbers, blanks, a decimal comma, categories and dates."""
+    rows = ["age;city;joined;rate;label"]
+    for number in range(60):
+        city, day = ("Rome", "Oslo", "12")[number % 3], f"2024-0{1 + number % 9}-1{number % 10}"
+        rows.append(f"{number if number % 7 else ''};{city};{day};{number},5;{'yes' if number > 30 else 'no'}")
+    (there / "mixed.csv").write_text("\n".join(rows))
+    return train("mixed", "data=table", "data.path=mixed.csv")
 
 
 @pytest.fixture(scope="module")
@@ -203,15 +215,73 @@ def test_many_clients_lose_nothing_and_memory_stays(server: Serving, run: Path, 
     assert server.megabytes - before < 20, "MB"
 
 
-@pytest.fixture(scope="module")
-def mixed(there: Path) -> Path:
-    """A table with numbers, blanks, a decimal comma, categories and dates."""
-    rows = ["age;city;joined;rate;label"]
-    for number in range(60):
-        city, day = ("Rome", "Oslo", "12")[number % 3], f"2024-0{1 + number % 9}-1{number % 10}"
-        rows.append(f"{number if number % 7 else ''};{city};{day};{number},5;{'yes' if number > 30 else 'no'}")
-    (there / "mixed.csv").write_text("\n".join(rows))
-    return train("mixed", "data=table", "data.path=mixed.csv")
+@pytest.mark.soak
+def test_a_thousand_requests_by_sixteen_clients_among_bad_ones(run: Path, images: np.ndarray) -> None:
+    wanted = predicted(run, images)
+    bodies = [json.dumps({"inputs": image.tolist()}).encode() for image in images[:, None]]
+    half = b"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n" + b"1" * 400_000
+    bad = [
+        (b'{"inputs": [[1', "application/json", 400),
+        (b"[" + b"0.5," * 240_000 + b"1]", "application/json", 422),
+        (b"x" * 3_000_000, "application/json", 413),
+        (b"\x89PNG" * 100_000, "image/png", 422),
+        (b"a,b\n" * 100_000, "text/csv", 422),
+    ]
+    with Serving(run, "timeout=2", "max_mb=1") as server:
+
+        def client(number: int) -> int:
+            answered = 0
+            for place in range(number, 1000, 16):
+                assert close(server.ask(bodies[place % 360]), wanted[place % 360 : place % 360 + 1])
+                answered += 1
+                if place % 7 == 0:
+                    body, kind, status = bad[place % 5]
+                    assert server.ask(body, kind).status == status
+                if place % 50 == 0:
+                    with server.connect() as left:
+                        left.sendall(half)
+                if place % 250 == 0:
+                    assert server.send(half).startswith(b"HTTP/1.1 408 ")
+            return answered
+
+        memory = []
+        for _ in range(4):
+            with ThreadPoolExecutor(16) as pool:
+                assert sum(pool.map(client, range(16))) == 1000
+            memory.append(server.megabytes)
+        assert memory[-1] - memory[1] < 20, memory  # MB; the first ones fill the pools of the allocator
+        code, printed = server.end()
+    assert code == 0 and printed.startswith("served     4,000 requests, and refused "), printed
+
+
+@pytest.mark.soak
+def test_the_page_predicts_in_a_browser(run: Path, mixed: Path, images: np.ndarray) -> None:
+    Image.fromarray(np.rint(images[0, 0] * 255).astype(np.uint8)).save("shown.png")
+    with Serving(run) as pictures, Serving(mixed) as rows, browsing() as browser:
+        best = pictures.ask(Path("shown.png").read_bytes(), "image/png").content["predictions"][0]["class"]
+        with visiting(browser) as page:
+            page.goto(f"http://127.0.0.1:{pictures.port}/")
+            page.set_input_files("input[type=file]", "shown.png")
+            assert visible(page.locator(".best")).text_content() == best
+            screenshot(page, "serve_image")
+            page.get_by_text("Clear").click()
+            box = page.locator("canvas").bounding_box()
+            assert box is not None
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
+            page.mouse.down()
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 20, steps=5)
+            page.mouse.up()
+            assert str(visible(page.locator(".best")).text_content()).isdecimal()
+        with visiting(browser) as page:
+            page.goto(f"http://127.0.0.1:{rows.port}/")
+            page.fill("input[name=city]", "Bern")
+            page.get_by_role("button", name="Predict").click()
+            assert visible(page.locator(".best")).text_content() in ("yes", "no")
+            assert "categories that training did not have" in str(page.locator("#answer").text_content())
+            page.fill("input[name=age]", "old")
+            page.get_by_role("button", name="Predict").click()
+            assert "cannot read 'old'" in str(visible(page.locator(".bad")).text_content())
+            screenshot(page, "serve_table")
 
 
 def test_rows_of_a_table_are_sent_by_name(mixed: Path) -> None:

@@ -10,8 +10,25 @@ WARM = 100
 """Requests before the clock starts."""
 
 
-def ask(port: int, requests: int, clients: int) -> dict[str, list[float]]:
-    """Send images of digits, one in each request.
+def make_messages() -> list[bytes]:
+    """Return a request for each test image of digits."""
+    from runner.data.digits import digits
+
+    test = digits().test
+    assert test is not None
+    bodies = [json.dumps({"inputs": [image]}).encode() for image in test[0].tolist()]
+    head = b"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return [head % len(body) + body for body in bodies]
+
+
+def ask(port: int, messages: list[bytes], requests: int, clients: int) -> dict[str, list[float]]:
+    """Send requests.
+
+    Args:
+        port: of a server on this machine.
+        messages: which are sent one after the other, and again from the first.
+        requests: how many.
+        clients: that send them.
 
     Returns:
         The seconds of all requests, and the 99th percentile of those of one.
@@ -19,16 +36,6 @@ def ask(port: int, requests: int, clients: int) -> dict[str, list[float]]:
     Raises:
         RuntimeError: a request was lost, or its answer is not that of its image.
     """
-    from runner.data.digits import digits
-
-    images = digits().test[0].tolist()  # type: ignore[index]
-    bodies = [json.dumps({"inputs": [image]}).encode() for image in images]
-    heads = [
-        b"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        % len(body)
-        for body in bodies
-    ]
-    messages = [head + body for head, body in zip(heads, bodies, strict=True)]
     asyncio.run(_all(port, messages, WARM, clients))
     began = time.perf_counter()
     answers = asyncio.run(_all(port, messages, requests, clients))

@@ -10,8 +10,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from clients import ask, make_messages
 from measuring import Budget, Contestants, Group
-from processes import NOT_OURS, PYTHON, peer, run
+from processes import NOT_OURS, PYTHON, run
 
 REQUESTS, CLIENTS = 1000, 16
 WAIT_SECONDS = 120
@@ -30,8 +31,9 @@ def group(folder: Path) -> Group:
         ours = _start(folder, "runner.serve", "run=digits", "runner.quiet=true", "port={}")
         options = ("--env-manager", "local", "-m", "digits/model", "-p", "{}")
         theirs = _start(folder, "mlflow", "models", "serve", *options)
+        messages = make_messages()
         return {
-            name: partial(peer, "clients.ask", port=port, requests=REQUESTS, clients=CLIENTS)
+            name: partial(ask, port, messages, REQUESTS, CLIENTS)
             for name, port in (("runner", ours), ("mlflow", theirs))
         }
 

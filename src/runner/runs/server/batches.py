@@ -51,6 +51,8 @@ def kind_of(inputs: Tree, form: str) -> Hashable:
         inputs: tensors (N, ...).
         form: of the results.
     """
+    if isinstance(inputs, torch.Tensor):  # to take a tree apart takes 10 us
+        return form, inputs.dtype, inputs.shape[1:]
     return form, tuple((name, leaf.dtype, leaf.shape[1:]) for name, leaf in trees.named_leaves(inputs))
 
 

@@ -45,7 +45,7 @@ def parse(body: bytes, names: Collection[str] = ()) -> Content:
         Refusal: it is not JSON, or has other keys.
     """
     try:
-        value = json.loads(body, parse_constant=_refuse_constant)
+        value = DECODER.decode(body.decode())
     except (ValueError, RecursionError) as error:
         text = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Refusal(400, f"the body is not JSON: {text}") from error
@@ -86,3 +86,6 @@ def _is_name(value: Any) -> bool:
 
 def _refuse_constant(word: str) -> None:
     raise ValueError(f"{word} is not a number of JSON; write null for a blank cell")
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -36,7 +36,7 @@ class Limits:
     @property
     def held(self) -> int:
         """The bytes of all bodies that are in memory at a time."""
-        return 8 * self.body
+        return max(16 * self.body, 64 * MEGABYTE)
 
     @property
     def pixels(self) -> int:

@@ -82,6 +82,7 @@ class Reader:
             from runner.data.tabular.encoder import Encoder
 
             self._encoders = [Encoder.from_state(spec.table["encoder"]) for spec in self._specs if spec.table]
+        self._names = self.columns or [leaf.name for leaf in self.spec.inputs or [] if leaf.name]
 
     @property
     def columns(self) -> list[str] | None:
@@ -128,10 +129,6 @@ class Reader:
         known = ", ".join(f"{one}*" if one == IMAGE else one for one in self.kinds)
         raise Refusal(415, f"Content-Type {kind or 'is missing'}: this model reads {known}")
 
-    @property
-    def _names(self) -> list[str]:
-        return self.columns or [leaf.name for leaf in self.spec.inputs or [] if leaf.name]
-
     def _refuse_params(self, params: Mapping[str, Any]) -> None:
         if params:
             raise Refusal(422, f"params: {next(iter(params))} is not a parameter of this model, which has none")
@@ -148,9 +145,7 @@ class Reader:
             chunks = new_inputs.read_content(_named(content), self.spec, "inputs")
             self._check_count(sum(first_axis(chunk) for chunk in chunks))
             return self._samples([self.spec.build(chunk) for chunk in chunks])
-        values = self._numbers(content)
-        self._check_count(len(values) if values.ndim else 1)
-        return self._from_tensor(values, "inputs")
+        return self._from_tensor(self._numbers(content), "inputs")
 
     def _numbers(self, content: Content) -> torch.Tensor:
         if self.columns is not None:
@@ -182,7 +177,6 @@ class Reader:
                 layouts = [spec.table["layout"] for spec in self._specs if spec.table]
                 return self._rows(lambda at: new_rows.read_cells(path, self._encoders[at], layouts[at]))
             values = new_samples.read_table(path, self.spec)
-        self._check_count(len(values))
         return self._from_tensor(values, "the CSV")
 
     def _rows(self, read: Any) -> Samples:
@@ -210,6 +204,7 @@ class Reader:
     def _from_tensor(self, values: torch.Tensor, shown: str) -> Samples:
         read = [from_tensor(values, spec, shown) for spec in self._specs]
         count = len(read[0].names)
+        self._check_count(count)
         each = [new.load(0, count) for new in read]
         return Samples([each if self._is_ensemble else each[0]], count)
 
