@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -228,6 +228,19 @@ class TestHandingOn:
         monkeypatch.setattr("runner.util.ranks.COLLECTIVE_SECONDS", 0.2)
         with pytest.raises(RankError, match=r"rank 1 of 2 has not started within 0\.2 s"):
             ranks[0].hand_on("config")
+
+    def test_a_rank_of_another_machine_that_gives_no_sign_of_life_after_an_error_was_killed(
+        self, ranks: list[Ranks], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A sign that is noticed soon after the error may have been given before."""
+        for name, seconds in (("BEAT_SECONDS", 0.2), ("LOST_SECONDS", 0.8), ("REPORT_SECONDS", 0.1)):
+            monkeypatch.setattr(f"runner.util.ranks.{name}", seconds)
+        leader = ranks[0]
+        leader._store.set("process/1", "another:1")
+        leader.heart = SimpleNamespace(silent=None, seen={1: monotonic() + 0.1})  # type: ignore[assignment]
+        assert str(leader.cause()).startswith("rank 1 has ended without an error")
+        leader.heart = SimpleNamespace(silent=None, seen={1: monotonic() + 0.5})  # type: ignore[assignment]
+        assert leader.cause() is None
 
     def test_variables_of_torchrun_without_torchrun(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("runner.util.ranks.COLLECTIVE_SECONDS", 0.2)

@@ -11,6 +11,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -87,19 +88,11 @@ def run_command(argv: Sequence[str]) -> int:
             del os.environ[name]
     try:
         check_no_other_runner(Path.cwd())
-        args = parse_arguments(argv)
-        if args.version:
-            print_result(f"runner {__version__}")
-            return 0
-        if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
-            return questions.answer(argv, args)
-        if args.multirun:
-            return run_sweep(args)
-        if (group := Ranks.here()) is None:
-            return run_one(args)
-        from runner.runs import ranked
+        if (group := Ranks.here()) is not None:
+            from runner.runs import ranked
 
-        return ranked.follow(group) if group.rank else ranked.lead(group, args, run_one)
+            return ranked.follow(group) if group.rank else ranked.lead(group, partial(_answer, argv))
+        return _answer(argv)
     except ConfigError as error:
         INTERRUPT.check()
         if is_verbose(argv):
@@ -118,6 +111,26 @@ def run_command(argv: Sequence[str]) -> int:
         expected = isinstance(error, OSError) and error.filename  # a full disk
         print_errors(describe_error(error) + ("" if expected else "; runner.verbose=true shows where"))
         return EXIT_FAILED
+
+
+def _answer(argv: Sequence[str], begun: Path | None = None) -> int:
+    """Do what a command line asks for; return the exit code.
+
+    Args:
+        argv: the arguments.
+        begun: the folder of the run that it has begun before it was started again, with a checkpoint.
+    """
+    args = parse_arguments(argv)
+    if begun is not None:
+        args.overrides = [f"resume={begun}"]
+    if args.version:
+        print_result(f"runner {__version__}")
+        return 0
+    if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
+        return questions.answer(argv, args)
+    if args.multirun:
+        return run_sweep(args)
+    return run_one(args)
 
 
 def check_no_other_runner(folder: Path) -> None:

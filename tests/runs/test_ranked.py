@@ -324,9 +324,6 @@ def test_commands_on_a_run_of_divided_weights(here: Path, by: list[str]) -> None
 
 
 FSDP_TRAINS = {
-    "characters": (
-        "experiment=char_gpt", "scheduler=constant", "trainer.max_steps=3", "data.batch_size=8", "trainer.epochs=1",
-    ),
     "half": ("precision=bf16",),
     "norms": ("model=cnn", "model.batch_norm=true", "model.channels=[4]", "model.strides=[2]"),
     "frozen": ("model.freeze=[layers.1]", "model.unfreeze_at_epoch=2", "precision=fp64", "optimizer=adamw"),
@@ -469,3 +466,18 @@ class TestAModelThatDiffersByRank:
         assert code == 2, printed
         assert "the models of ranks 0 and 1 differ in layers.1.weight" in printed
         assert printed.count("error:") == 1
+
+
+@pytest.mark.parametrize(("asked", "code", "line"), [
+    ("--help", 0, "python -m runner --cfg job"),
+    ("--version", 0, "runner "),
+    ("model.hiden=3", 1, "error: model.hiden=3: unknown key"),
+    ("--multirun", 1, "a sweep starts those of its jobs itself"),
+    ("--optimizer.lr=1", 1, "unknown option --optimizer.lr"),
+])  # fmt: skip
+def test_one_rank_answers(here: Path, asked: str, code: int, line: str) -> None:
+    started = subprocess.run(
+        [sys.executable, *torchrun(2), "strategy=ddp", asked], capture_output=True, text=True, cwd=here, timeout=100
+    )
+    printed = started.stdout + started.stderr
+    assert (started.returncode, printed.count(line)) == (code, 1), printed

@@ -7,7 +7,6 @@ import signal
 import sys
 import tempfile
 import traceback
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -143,19 +142,17 @@ def leading(experiment: "Experiment", cfg: DictConfig, folder: Path) -> Iterator
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def lead(group: Ranks, args: Namespace, run: Callable[[Namespace], int]) -> int:
+def lead(group: Ranks, answer: Callable[[Path | None], int]) -> int:
     """Run a command as rank 0 of several; if torchrun has started them again, resume what they had begun.
 
     Args:
         group: the ranks.
-        args: of the command; changed for a resume.
-        run: runs it, and returns its exit code.
+        answer: runs the command, or resumes the run in a folder, and returns the exit code.
     """
     folder = group.remembered("folder") if "TORCHELASTIC_RUN_ID" in os.environ else None
-    if folder is not None and (Path(folder) / layout.CHECKPOINTS / layout.LAST).exists():
-        args.overrides = [f"resume={folder}"]
+    begun = folder is not None and (Path(folder) / layout.CHECKPOINTS / layout.LAST).exists()
     with dismissing():
-        return run(args)
+        return answer(Path(folder) if folder is not None and begun else None)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ START_SECONDS = 3600.0
 REPORT_SECONDS = 2.0
 """How long rank 0 waits for the report of a rank that has failed."""
 
-LOST_SECONDS = 2.5 * BEAT_SECONDS
+LOST_SECONDS = 4 * BEAT_SECONDS
 """After an error, a rank of another machine that gives neither a sign of life nor a report for so long has ended."""
 
 LOOK_SECONDS = 0.05
@@ -217,10 +217,13 @@ class Ranks:
         return None
 
     def _is_quiet(self, rank: int, since: float) -> bool:
-        """Return whether a rank of another machine has not given a sign of life since a time."""
+        """Return whether no sign of life of a rank of another machine shows that it lived after a time.
+
+        One that is noticed soon after may have been given before.
+        """
         if self.heart is None or self._place(rank) is not None:
             return False
-        return self.heart.seen.get(rank, 0.0) < since
+        return self.heart.seen.get(rank, 0.0) < since + 1.2 * BEAT_SECONDS
 
     def _has(self, rank: int) -> bool:
         return bool(self._store.check([f"error/{rank}"]))
