@@ -953,7 +953,11 @@ def test_workers_decode_what_goes_into_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_workers_end_as_soon_as_they_are_not_needed(tmp_path: Path, damaged: bool) -> None:
+def test_workers_end_as_soon_as_they_are_not_needed(
+    tmp_path: Path, damaged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A worker that is not told to end is waited for so long: instead of 5 s, which a busy machine may take for the end.
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 60.0)
     if damaged:
         damaged_photos(tmp_path)
     source = image_folder(tmp_path if damaged else photos(tmp_path, 10), size=8, test_fraction=0)
@@ -969,7 +973,7 @@ def test_workers_end_as_soon_as_they_are_not_needed(tmp_path: Path, damaged: boo
     start = time.monotonic()
     del made
     gc.collect()
-    assert time.monotonic() - start < 3  # a worker that is not told to end is waited for 5 s
+    assert time.monotonic() - start < 30
 
 
 def test_mean_and_std_are_computed_where_they_are_null_and_averaged_for_grey(tmp_path: Path) -> None:
