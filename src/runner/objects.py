@@ -18,7 +18,7 @@ from typing import Any
 from runner.errors import ConfigError, Problem, describe_error
 from runner.rundir import layout
 from runner.rundir.folders import outputs
-from runner.rundir.ownership import is_own_folder, is_real_file
+from runner.rundir.ownership import is_own_folder, is_real_file, real_files
 from runner.util.files import hard_link, open_to_read, replacing
 
 MODULE = __name__
@@ -139,6 +139,19 @@ def put(name: str, suffix: str, content: bytes) -> Path:
         instead = "set RUNNER_OUTPUTS to a folder of yours with more room"
         raise ConfigError(Problem("RUNNER_OUTPUTS", describe_error(error), instead, topic="file")) from error
     return path
+
+
+def share(folder: Path) -> None:
+    """Copy the objects of a sweep back into the folder of all outputs, where the processes of its jobs look for them.
+
+    Raises:
+        OSError: one cannot be copied.
+    """
+    shared = outputs() / layout.OBJECTS
+    for file in real_files(folder / layout.OBJECTS):
+        if not (shared / file.name).exists():
+            shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+            hard_link(file, shared / file.name)
 
 
 def keep(config: Any, folder: Path) -> None:

@@ -144,6 +144,8 @@ def test_a_run_keeps_its_objects_and_offers_them(here: Path, main: dict[str, Any
     assert objects.find(name) is None
     objects.offer(config, lambda file: here / "run" / file)
     assert objects.find(name) == here / "run" / "objects" / f"{name}.pkl"
+    objects.share(here / "run")
+    assert (here / "outputs" / "objects" / f"{name}.pkl").is_file()
 
 
 def test_outputs_that_cannot_be_written_are_said(here: Path) -> None:

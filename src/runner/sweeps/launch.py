@@ -4,7 +4,6 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +18,6 @@ from runner.config.settings import SweepSettings
 from runner.errors import ConfigError, Problem
 from runner.rundir import folders, layout
 from runner.rundir.lock import lock
-from runner.rundir.ownership import is_real_file
 from runner.sweeps.check import preflight
 from runner.sweeps.check.stack_hint import stack_hint
 from runner.sweeps.controller import Sweep
@@ -79,7 +77,7 @@ def run_sweep(
     uri = None if OmegaConf.is_missing(config.tracking, "uri") else config.tracking.uri
     resumed = resume.find(settings.resume, uri) if settings.resume is not None else None
     if resumed is not None:
-        objects.offer(list(arguments), partial(_file_of, resumed))
+        objects.share(resumed)
     problems = [*problems, *seeds.check(config), *folds.check(config)]
     try:
         plan = plan_jobs(composer, config, resumed, arguments, planner)
@@ -128,10 +126,6 @@ def run_sweep(
         if notifier is not None:
             closing.enter_context(notifier.watching(folder))
         return Sweep(folder, prepared, schedule, delivery).run()
-
-
-def _file_of(folder: Path, name: str) -> Path | None:
-    return folder / name if is_real_file(folder / name) else None
 
 
 def check_register(name: str | None, settings: SweepSettings) -> list[Problem]:
