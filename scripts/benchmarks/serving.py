@@ -10,8 +10,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from clients import ask, make_messages
-from measuring import Budget, Contestants, Group
+import psutil
+from clients import WARM, ask, make_messages
+from measuring import Budget, Contestants, Figures, Group
 from processes import NOT_OURS, PYTHON, run
 
 REQUESTS, CLIENTS = 1000, 16
@@ -19,7 +20,7 @@ WAIT_SECONDS = 120
 
 
 def group(folder: Path) -> Group:
-    """Return the lines `serve` and `serve_p99`.
+    """Return the lines `serve`, `serve_cpu`, which other work on the machine changes less, and `serve_p99`.
 
     Args:
         folder: for the run that both serve.
@@ -33,8 +34,8 @@ def group(folder: Path) -> Group:
         theirs = _start(folder, "mlflow", "models", "serve", *options)
         messages = make_messages()
         return {
-            name: partial(ask, port, messages, REQUESTS, CLIENTS)
-            for name, port in (("runner", ours), ("mlflow", theirs))
+            name: partial(_measure, server, port, messages)
+            for name, (server, port) in (("runner", ours), ("mlflow", theirs))
         }
 
     what, against = f"{REQUESTS:,} requests of a digit by {CLIENTS} clients", "MLflow's scoring server"
@@ -42,13 +43,26 @@ def group(folder: Path) -> Group:
         prepare,
         [
             Budget("serve", what, against, 1 / 3, "runner.seconds", ["mlflow.seconds"]),
+            Budget("serve_cpu", f"CPU time of the server for {what}", against, 1 / 3, "runner.cpu", ["mlflow.cpu"]),
             Budget("serve_p99", f"the 99th percentile of {what}", against, 1.0, "runner.p99", ["mlflow.p99"]),
         ],
     )
 
 
-def _start(folder: Path, module: str, *words: str) -> int:
-    """Start a server on a free port, wait until it is ready, and return the port; it is stopped with this process."""
+def _measure(server: psutil.Process, port: int, messages: list[bytes]) -> Figures:
+    before = _cpu_seconds(server)
+    asked = ask(port, messages, REQUESTS, CLIENTS)
+    share = REQUESTS / (REQUESTS + WARM)
+    return {**asked, "cpu": [share * (_cpu_seconds(server) - before)]}
+
+
+def _cpu_seconds(server: psutil.Process) -> float:
+    times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
+
+
+def _start(folder: Path, module: str, *words: str) -> tuple[psutil.Process, int]:
+    """Start a server on a free port and wait until it is ready; it is stopped with this process."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     clean = {key: value for key, value in os.environ.items() if not key.startswith(NOT_OURS)}
@@ -67,7 +81,7 @@ def _start(folder: Path, module: str, *words: str) -> int:
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=WAIT_SECONDS):
-            return port
+            return psutil.Process(process.pid), port
         time.sleep(0.1)
     raise RuntimeError(f"{' '.join(command)} does not answer:\n{(folder / f'{module}.log').read_text()[-3000:]}")
 
