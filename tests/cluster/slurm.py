@@ -1,6 +1,7 @@
 """A Slurm with its own munge, which the tests start and stop in a temporary folder; its nodes are on this machine."""
 
 import getpass
+import importlib.util
 import os
 import secrets
 import shutil
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+
+import pytest
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 START_SECONDS = 30.0
@@ -49,9 +52,25 @@ PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} State=UNKNOWN"
 
 
+def _which(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
 def missing() -> list[str]:
     """Return the programs that are not installed."""
     return [name for name in PROGRAMS if _which(name) is None]
+
+
+NEEDS = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(
+        bool(missing()), reason=f"no {missing()} here: apt-get install slurmctld slurmd slurm-client munge"
+    ),
+    pytest.mark.skipif(
+        importlib.util.find_spec("submitit") is None, reason="submitit is not installed: pip install -e '.[slurm]'"
+    ),
+]
+"""The marks of tests on a Slurm."""
 
 
 @contextmanager
@@ -120,10 +139,6 @@ def _wait_until_idle(environment: dict[str, str], folder: Path) -> None:
             logs = "\n".join(path.read_text()[-2000:] for path in folder.glob("*.log"))
             raise RuntimeError(f"Slurm does not start: {states.stdout}{states.stderr}\n{logs}")
         time.sleep(0.2)
-
-
-def _which(name: str) -> str | None:
-    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 def _free_ports(count: int) -> list[int]:

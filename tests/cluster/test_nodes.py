@@ -1,6 +1,5 @@
 """Jobs of several nodes on a real Slurm, whose two nodes are on this machine."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -10,22 +9,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from slurm import missing, slurm
+from slurm import NEEDS, slurm
 from test_slurm import job_id, wait_until_requeued
 from twelve import run
 
 from helpers.killed import assert_ended_the_same
 from helpers.sweeping import outcomes, processes_below, results, start, sweep_folder, wait_for
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(
-        bool(missing()), reason=f"no {missing()} here: apt-get install slurmctld slurmd slurm-client munge"
-    ),
-    pytest.mark.skipif(
-        importlib.util.find_spec("submitit") is None, reason="submitit is not installed: pip install -e '.[slurm]'"
-    ),
-]
+pytestmark = NEEDS
 
 TRAINED = (
     "data.limit=101", "data.batch_size=16", "model.hidden=[16]", "model.dropout=0.2", "optimizer=adamw",
@@ -109,22 +100,17 @@ class TestAJobOfTwoNodes:
         assert (folder / "run.log").read_text().count("resumed ") == 1
         assert_ended_the_same(folder, whole)
 
-    def test_loses_a_rank_which_is_named(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("number", "error"),
+        [(signal.SIGKILL, "rank 1 has ended without an error"), (signal.SIGSTOP, "rank 1 was silent")],
+    )
+    def test_loses_a_rank_which_is_named(self, tmp_path: Path, number: int, error: str) -> None:
         sweep = start(tmp_path, *ENDLESS, *ONE_EACH, "seed=1")
         folder = with_checkpoint(tmp_path)
-        rank(1, tmp_path).kill()
-        _, printed = sweep.communicate(timeout=100)
-        assert sweep.returncode == 1, printed
-        assert json.loads((folder / "result.json").read_text())["error"].startswith("rank 1 has ended without an error")
-        wait_for(lambda: is_over(tmp_path), 60)
-
-    def test_has_a_rank_that_is_silent_which_is_named(self, tmp_path: Path) -> None:
-        sweep = start(tmp_path, *ENDLESS, *ONE_EACH, "seed=1")
-        folder = with_checkpoint(tmp_path)
-        os.kill(rank(1, tmp_path).pid, signal.SIGSTOP)
+        os.kill(rank(1, tmp_path).pid, number)
         _, printed = sweep.communicate(timeout=240)
         assert sweep.returncode == 1, printed
-        assert json.loads((folder / "result.json").read_text())["error"].startswith("rank 1 was silent")
+        assert json.loads((folder / "result.json").read_text())["error"].startswith(error)
         wait_for(lambda: is_over(tmp_path), 60)
 
     def test_loses_rank_0_and_leaves_nothing_behind(self, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Sweeps on a real Slurm of one node."""
 
-import importlib.util
 import json
 import subprocess
 import time
@@ -8,21 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from slurm import missing, slurm
+from slurm import NEEDS, slurm
 from twelve import OF_ALL, TwelveJobs, run
 
 from helpers.killed import EVERYTHING, assert_ended_the_same
 from helpers.sweeping import kill, outcomes, results, start, sweep_folder, wait_for, write_fates
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(
-        bool(missing()), reason=f"no {missing()} here: apt-get install slurmctld slurmd slurm-client munge"
-    ),
-    pytest.mark.skipif(
-        importlib.util.find_spec("submitit") is None, reason="submitit is not installed: pip install -e '.[slurm]'"
-    ),
-]
+pytestmark = NEEDS
 ON = "hydra/launcher=slurm"
 
 

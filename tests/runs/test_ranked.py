@@ -469,7 +469,7 @@ class TestAModelThatDiffersByRank:
 
 
 @pytest.mark.parametrize(("asked", "code", "line"), [
-    ("--help", 0, "python -m runner --cfg job"),
+    ("--help", 0, "runner trains, tests and records a PyTorch model"),
     ("--version", 0, "runner "),
     ("model.hiden=3", 1, "error: model.hiden=3: unknown key"),
     ("--multirun", 1, "a sweep starts those of its jobs itself"),
