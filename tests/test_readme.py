@@ -166,6 +166,15 @@ SWEEPS = [line for line in commands() if "--multirun" in line and not re.search(
 
 
 @pytest.mark.usefixtures("delivery_here")
+RUN_ELSEWHERE = {
+    "serve": "it is asked for predictions",
+    "steer": "a sweep has to run",
+    "ui": "it is asked something",
+    "watch": "it needs a terminal",
+}
+"""Commands that go on, or need something that does."""
+
+
 @pytest.mark.parametrize(
     ("line", "dry"),
     [
@@ -177,10 +186,8 @@ def test_command(line: str, dry: bool, place: Path, monkeypatch: pytest.MonkeyPa
     """It runs; of a sweep without an output on the page, the jobs are checked, and trained in the soak."""
     if line in ("scripts/run", "scripts/test"):
         pytest.skip("makes an environment of its own: it is what runs these tests, from a clean clone")
-    if line == "python -m runner.ui":
-        pytest.skip("test_ui.py runs it, and asks it something")
-    if line.startswith("python -m runner.serve"):
-        pytest.skip("test_serve.py runs it, and asks it for predictions")
+    if ran := next((name for name in RUN_ELSEWHERE if line.startswith(f"python -m runner.{name}")), None):
+        pytest.skip(f"test_{ran}.py runs it: {RUN_ELSEWHERE[ran]}")
     if re.search("nproc.per.node", line) and "--multirun" not in line:
         pytest.skip("test_strategy.py and test_ranked.py start ranks")
     for typed, package in EXTRAS.items():
