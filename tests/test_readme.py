@@ -165,7 +165,6 @@ SINGLE_OUTPUTS = [line for line in OUTPUTS if "--multirun" not in line]
 SWEEPS = [line for line in commands() if "--multirun" in line and not re.search(r"resume=|dry_run|launcher", line)]
 
 
-@pytest.mark.usefixtures("delivery_here")
 RUN_ELSEWHERE = {
     "serve": "it is asked for predictions",
     "steer": "a sweep has to run",
@@ -175,6 +174,7 @@ RUN_ELSEWHERE = {
 """Commands that go on, or need something that does."""
 
 
+@pytest.mark.usefixtures("delivery_here")
 @pytest.mark.parametrize(
     ("line", "dry"),
     [

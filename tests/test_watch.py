@@ -1,10 +1,13 @@
 """`runner.watch`: what it shows of runs that change, and its keys."""
 
 import asyncio
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -145,6 +148,21 @@ def test_keys_steer_a_running_sweep(tmp_path: Path) -> None:
     code, printed = sweep.wait()
     assert code == 0, printed
     assert outcomes(folder)[0]["status"] == "KILLED" and results(folder)[2]["epochs"] == 1
+
+
+def test_it_ends_with_its_terminal(tmp_path: Path) -> None:
+    terminal, inside = os.openpty()
+    command = [sys.executable, "-m", "runner.watch", f"outputs={tmp_path}"]
+    with subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside, preexec_fn=own_terminal) as process:
+        os.close(inside)
+        assert os.read(terminal, 100), "it draws"
+        os.close(terminal)
+        assert process.wait(30) == -signal.SIGHUP
+
+
+def own_terminal() -> None:
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ def _watch(options: dict[str, str]) -> int:
         library(name, "runner.watch", "watch")
     if not sys.stdout.isatty():
         raise ConfigError(Problem("", "runner.watch needs a terminal", "start it in one", topic="unavailable"))
+    for number in (signal.SIGHUP, signal.SIGTERM):  # unlike a run, a display ends with its terminal
+        signal.signal(number, signal.SIG_DFL)
     make_app(LiveRuns(root), display_path(root)).run()
     return 0
 
