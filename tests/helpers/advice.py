@@ -9,6 +9,7 @@ from runner.errors import Problem
 VALUES = {
     "true or false": "true",
     "auto": "auto",
+    "max or a whole number": "3",
     "a whole number": "3",
     "a number": "0.5",
     "a text": "text",
