@@ -82,7 +82,7 @@ class TestFullDisks:
     def test_a_file_system_without_room(self, here: Path, runner: Runner, empty_store: Path, whole: Path) -> None:
         disk = here / "disk"
         disk.mkdir()
-        with mounted(disk, kilobytes=118):  # room for the run's files and three of its four checkpoints at a time
+        with mounted(disk, kilobytes=138):  # room for the run's files and three of its four checkpoints at a time
             uri = copy_store(empty_store, here / "outputs")
             arguments = (*self.LOGS_MUCH, f"tracking.uri={uri}", f"hydra.run.dir={disk}/run")
             code, printed = Forked(here, *arguments, prepare=inject(None)).wait()

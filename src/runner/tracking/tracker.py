@@ -9,6 +9,7 @@ from runner.rundir.claim import claim
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.journal import Journal
 from runner.rundir.manifest import Manifest, has_manifest
+from runner.rundir.reserve import Reserve
 from runner.tracking.pages import newest_table, run_page, table_page
 from runner.tracking.process import DeliveryProcess
 from runner.tracking.restore import restore_journal
@@ -64,6 +65,7 @@ class Tracker:
             if has_manifest(folder):
                 self._manifest = manifest = Manifest.load(folder).resumed(manifest)
             manifest.save(folder)
+            self._reserve = Reserve(folder / layout.TRACKING)
             self._delivery = delivery or DeliveryProcess(uri)
             self._delivery.deliver(folder)
         self._system = SystemMetrics(self._journal)
@@ -77,7 +79,7 @@ class Tracker:
         """Set tags of the MLflow run, such as the error of a failed run."""
         if self._manifest is not None and self._delivery is not None:
             self._manifest.tags.update(tags)
-            self._manifest.save(self.folder)
+            self._save(self._manifest)
 
     def settle(self, timeout: float) -> None:
         """Wait, before the first epoch, until MLflow is imported and the store exists: both would slow it down."""
@@ -100,7 +102,16 @@ class Tracker:
         self._journal.close()
         if self._manifest is not None and self._manifest.status == "RUNNING":
             self._manifest = self._manifest.ended(status)
-            self._manifest.save(self.folder)
+            self._save(self._manifest)
+            self._reserve.release()
+
+    def _save(self, manifest: Manifest) -> None:
+        """Save the manifest, on a full disk in the room that was kept for it: MLflow has the status from there."""
+        try:
+            manifest.save(self.folder)
+        except OSError:
+            self._reserve.release()
+            manifest.save(self.folder)
 
     def close(self, status: str, timeout: float = 10.0) -> bool:
         """End the run, and wait for its upload.
