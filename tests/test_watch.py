@@ -67,9 +67,10 @@ class TestRuns:
         assert len(LiveRuns(tmp_path, most=2).refresh()) == 2
 
     def test_a_long_curve_is_thinned_out_and_infinite_values_are_left_out(self, tmp_path: Path) -> None:
-        run = write_run(tmp_path / "long", values=(float("inf"), float("nan"), *(1 / n for n in range(1, 2_000))))
+        run = write_run(tmp_path / "long", values=(float("inf"), float("nan"), 0.0, *(1 / n for n in range(1, 2_000))))
         run.refresh()
-        assert run.epoch == 2_001 and len(run.curves["val/loss"]) <= 800
+        assert run.best == 0.0, "it stands where the curve is thinned out"
+        assert run.epoch == 2_002 and len(run.curves["val/loss"]) <= 800
         text = draw(run, 60, 12)
         assert "val/loss" in text and "train/loss" in text and len(text.splitlines()) == 12
         assert draw(LiveRun(tmp_path / "none", "none"), 60, 12) == ""

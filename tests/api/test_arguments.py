@@ -188,3 +188,19 @@ def test_data_sets_become_sources(here: Path) -> None:
     name, make = target(make_arguments((), {"data": {"train": given, "test": given}}))
     assert name.startswith("TensorDataset_") and len(make().train) == len(make().test) == 4
     assert target(make_arguments((), {"data": Source("mine", given)}))[1]().name == "mine"
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array", "list"])
+@pytest.mark.parametrize(
+    "targets",
+    [torch.arange(12), torch.tensor([False, True] * 6), torch.rand(12), torch.rand(12, 3)],
+    ids=["classes", "bools", "numbers", "several numbers"],
+)
+def test_targets_are_what_they_were(here: Path, targets: torch.Tensor, kind: str) -> None:
+    """Numbers are no texts, whose classes would be sorted by their letters."""
+    given = {"tensor": targets, "array": targets.numpy(), "list": targets.tolist()}[kind]
+    inputs = torch.rand(12, 2)
+    arguments = make_arguments((), {"data": (inputs if kind != "list" else inputs.tolist(), given)})
+    assert arguments[0] == "data=tensors" and not any(word.startswith("data.classes") for word in arguments)
+    found = torch.load(arguments[1].removeprefix("data.path="), weights_only=True)["targets"]
+    torch.testing.assert_close(found.to(targets.dtype), targets)

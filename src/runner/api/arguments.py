@@ -34,7 +34,7 @@ def make_arguments(
     chosen = {
         key: given.arguments_of(key, value if sweeping and isinstance(value, list) else [value])
         for key, value in values.items()
-        if key in TARGET_GROUPS and _is_object(value, sweeping)
+        if key in TARGET_GROUPS and (_is_object(value, sweeping) or (key == "data" and given.are_lists(value)))
     }
     custom = {key for key, made in chosen.items() if made[0] == f"{key}={given.CUSTOM}"}
     for key, value in values.items():

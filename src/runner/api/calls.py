@@ -13,7 +13,7 @@ from runner.api.errors import Interrupted, RunFailed
 from runner.api.finished_run import Run
 from runner.api.finished_sweep import Sweep
 from runner.api.view import View
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.rundir.folders import parse_path
 from runner.rundir.manifest import own_folder
 from runner.saved.run import find, get_logged_run, store_of
@@ -116,6 +116,9 @@ def _call(words: list[str], in_process: bool, kind: type[Run | Sweep], resumed: 
         raise ConfigError(*view.problems)
     if view.folder is None and code == 0 and resumed is not None:
         return resumed
+    if view.folder is None and code == 0:
+        text = "nothing was started, so there is no result: what a dry run finds is printed"
+        raise ConfigError(Problem("", text, "leave out dry_run=true", topic="conflict"))
     if view.folder is None:
         raise RunFailed("; ".join(map(str, view.problems)) or f"the process has ended with the code {code}")
     if code < 0 and kind is Run:

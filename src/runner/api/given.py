@@ -114,6 +114,11 @@ def _data_arguments(value: Any) -> list[str] | None:
     return None
 
 
+def are_lists(value: Any) -> bool:
+    """Return whether data are a tuple of lists, `(x, y)`, which a config could hold too."""
+    return isinstance(value, tuple) and all(isinstance(part, list) for part in value) and _divide(value) is not None
+
+
 def _divide(value: Any) -> dict[str, Any] | None:
     """Return the parts of `(x, y)`, of `(x, y, x_test, y_test)` or of a table; None of anything else."""
     if _is_frame(value):
@@ -189,6 +194,6 @@ def _as_array(values: Any) -> Any:
 
 def _classes(targets: Mapping[str, Any]) -> list[str] | None:
     """Return the names of the classes, if targets are texts."""
-    if not all(getattr(values.dtype, "kind", "") in "OUS" for values in targets.values()):
-        return None
+    if not all(str(getattr(values.dtype, "kind", "")) in ("O", "U", "S") for values in targets.values()):
+        return None  # numbers, also those of a tensor, whose dtype has no kind
     return sorted({str(label) for values in targets.values() for label in values})

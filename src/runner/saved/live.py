@@ -22,6 +22,9 @@ LOG_BYTES = 1 << 14
 POINTS = 400
 """Of a curve: more are thinned out, as a terminal has fewer columns."""
 
+FALL = ("loss", "error", "mae", "rmse", "perplexity")
+"""The ends of names of metrics that fall as a model improves; a run says it itself only once it has ended."""
+
 _DATE = re.compile(r"^\d{4}-\d\d-\d\d ([\d:]+)[,\d]* \w+ +")
 
 LOSSES = ("train/loss", "val/loss")
@@ -41,6 +44,7 @@ class LiveRun:
         epochs: planned; 0 if that is not known.
         metric: that decides which epoch is the best.
         curves: steps and values of some metrics, by name.
+        best: the best value of the metric so far.
         changed: when its journal last grew, in seconds since 1970.
     """
 
@@ -53,6 +57,7 @@ class LiveRun:
     metric: str = "val/loss"
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     changed: float = 0.0
+    best: float | None = None
     _offset: int = 0
     _result: float | None = None
     """When the result was written that has been read."""
@@ -66,13 +71,6 @@ class LiveRun:
         """Return the newest value of a metric; None if there is none."""
         points = self.curves.get(metric)
         return points[-1][1] if points else None
-
-    @property
-    def best(self) -> float | None:
-        """The best value of the metric so far: the lowest of a loss, the highest of another."""
-        values = [value for _, value in self.curves.get(self.metric, ()) if math.isfinite(value)]
-        falls = self.metric.endswith(("loss", "error", "mae", "rmse", "perplexity"))
-        return (min if falls else max)(values, default=None)
 
     def refresh(self) -> bool:
         """Read what has changed; return whether something has."""
@@ -109,7 +107,7 @@ class LiveRun:
         except OSError:
             return False
         if stat.st_size < self._offset:  # a job that failed has started again
-            self.curves, self._offset, self.epoch = {}, 0, 0
+            self.curves, self._offset, self.epoch, self.best = {}, 0, 0, None
         if stat.st_size == self._offset:
             return False
         before = self._offset
@@ -117,6 +115,9 @@ class LiveRun:
         for point in points:
             curve = self.curves.setdefault(point.name, [])
             curve.append((point.step, point.value))
+            if point.name == self.metric and math.isfinite(point.value):
+                pick = min if self.metric.endswith(FALL) else max
+                self.best = point.value if self.best is None else pick(self.best, point.value)
             self.epoch = max(self.epoch, point.step)
             if len(curve) > 2 * POINTS:
                 curve[:] = curve[::2]
