@@ -4,9 +4,12 @@ runs/test_ranked.py kills and stops them.
 """
 
 import json
+import os
 import pickle
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +17,7 @@ from time import monotonic, sleep
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -23,6 +27,7 @@ from torch.distributed import HashStore, TCPStore
 from conftest import Called
 from helpers.killed import measured
 from helpers.ranks import SMALL, start
+from helpers.sweeping import wait_for
 from runner.config.command_line import make_composer, parse_arguments
 from runner.data.share import Share
 from runner.errors import ConfigError
@@ -281,3 +286,16 @@ class TestHandingOn:
         (only,) = handed
         assert b"canary" not in pickle.dumps(only)
         assert pickle.loads(only.config).tracking.description == "canary-of-the-hub"
+
+
+def test_ranks_end_with_a_launcher_that_is_killed_before_they_have_met(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "runner", "strategy=ddp", "strategy.nproc_per_node=2", "tracking=off"]
+    environment = {**os.environ, "RUNNER_OUTPUTS": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as launcher:
+        wait_for(lambda: len(psutil.Process(launcher.pid).children()) == 2)
+        ranks = psutil.Process(launcher.pid).children()
+        launcher.kill()
+    _, alive = psutil.wait_procs(ranks, timeout=30)
+    for rank in alive:
+        rank.kill()
+    assert not alive

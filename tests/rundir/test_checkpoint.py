@@ -17,6 +17,7 @@ from runner.errors import TrainingError
 from runner.rundir.checkpoint import Checkpoints
 from runner.rundir.checkpoint_file import FORMAT, KEYS, OF_SHARDS, CheckpointError, load
 from runner.util.rng import rng_state, set_rng_state
+from runner.util.snapshot import snapshot
 
 
 def state(number: int) -> dict[str, Any]:
@@ -294,3 +295,12 @@ def test_every_generator_goes_on_where_it_was(tmp_path: Path) -> None:
     again = torch.rand(3), random.random(), np.random.rand()
     assert torch.equal(drawn[0], again[0])
     assert drawn[1:] == again[1:]
+
+
+def test_a_set_in_a_state_is_copied_too() -> None:
+    """The file has what was there when it was saved, though a thread writes it later."""
+    seen = {1, 2}
+    state = {"callbacks": {"seen": seen}, "model": {"weight": torch.zeros(9)}}
+    copied = snapshot(state, 1)
+    seen.add(3)
+    assert copied is not None and copied["callbacks"]["seen"] == {1, 2}

@@ -22,7 +22,7 @@ from runner.rundir import layout
 from runner.rundir.checkpoint import NoCheckpoints
 from runner.util import cores, events, terminal
 from runner.util.options import EXIT_FAILED, EXIT_SIGNAL
-from runner.util.ranks import Ranks
+from runner.util.ranks import TORCHRUN, Ranks
 from runner.util.redaction import redact
 from runner.util.stopping import INTERRUPT, Stop
 
@@ -82,6 +82,7 @@ def launch(argv: Sequence[str], count: int, module: str = "runner", machines: Se
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    os.environ[TORCHRUN] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores.usable_cores() // count)))
     events.name_pipe()
     logging.disable(logging.CRITICAL)  # of torchrun: rank 0 says what happens

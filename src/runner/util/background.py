@@ -5,6 +5,17 @@ from concurrent.futures import Future
 from threading import Thread
 
 
+class _Task(Future[None]):
+    """A task, which is over when its thread is: one that frees memory while Python ends would abort the process."""
+
+    thread: Thread
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        error = super().exception(timeout)
+        self.thread.join()
+        return error
+
+
 def in_background(task: Callable[[], None], name: str) -> Future[None]:
     """Start a task in a thread of its own, which does not keep the process from ending.
 
@@ -15,7 +26,7 @@ def in_background(task: Callable[[], None], name: str) -> Future[None]:
     Returns:
         Done when the task is; it has the task's error.
     """
-    future = Future[None]()
+    future = _Task()
 
     def run() -> None:
         try:
@@ -25,5 +36,6 @@ def in_background(task: Callable[[], None], name: str) -> Future[None]:
         else:
             future.set_result(None)
 
-    Thread(target=run, name=name, daemon=True).start()
+    future.thread = Thread(target=run, name=name, daemon=True)
+    future.thread.start()
     return future

@@ -24,4 +24,4 @@ def replace_tensors(value: Any, replace: Callable[[Tensor, str], Any], path: str
         return copied
     if type(value) in (list, tuple):
         return type(value)(replace_tensors(part, replace, f"{path}/{index}") for index, part in enumerate(value))
-    return bytearray(value) if isinstance(value, bytearray) else value
+    return copy.copy(value) if isinstance(value, bytearray | set) else value

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache, cached_property
+from threading import Event, Thread
 from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,14 @@ COLLECTIVE_SECONDS = 120.0
 
 START_SECONDS = 3600.0
 """The longest wait for rank 0 to compose the config, and to load the data."""
+
+TORCHRUN = "RUNNER_TORCHRUN"
+"""The variable with the number of the process that starts the ranks, where runner does."""
+
+WATCH_SECONDS = 1.0
+"""Between two looks whether it lives, before the ranks have met; then the store tells."""
+
+EXIT_LOST = 1
 
 REPORT_SECONDS = 2.0
 """How long rank 0 waits for the report of a rank that has failed."""
@@ -90,7 +99,8 @@ class Ranks:
 
         seconds = START_SECONDS if self.rank else COLLECTIVE_SECONDS
         try:
-            store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
+            with _ending_with_torchrun():
+                store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
         except (DistError, ValueError) as error:
             place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             text = (
@@ -253,6 +263,23 @@ class Ranks:
 @cache
 def _ranks(rank: int, count: int, local_rank: int, local_count: int) -> Ranks:
     return Ranks(rank, count, local_rank, local_count)
+
+
+@contextmanager
+def _ending_with_torchrun() -> Iterator[None]:
+    """End this process, which has nothing to save yet, if torchrun dies within the block, whose store never answers."""
+    torchrun, over = int(os.environ.get(TORCHRUN, os.getppid())), Event()
+
+    def watch() -> None:
+        while not over.wait(WATCH_SECONDS):
+            if os.getppid() != torchrun:
+                os._exit(EXIT_LOST)
+
+    Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _machine() -> str:
