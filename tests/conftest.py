@@ -77,7 +77,7 @@ LEFT_OUT = "not soak and not cluster"
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than cores: a third of the time, a test waits for processes, servers and pauses."""
+    """One process more than cores, as tests also wait for processes, servers and pauses."""
     return physical_cores() + 1
 
 

@@ -18,9 +18,10 @@ from helpers.sweeping import Forked, outcomes, results, sweep_folder, wait_for
 from runner.rundir import journal, layout
 from runner.rundir.lock import lock
 from runner.saved.live import LiveRun, LiveRuns
-from runner.watch import clone, draw, go_on, main, make_app, stop
+from runner.watch import main
 
 pytest.importorskip("textual")
+from runner.watch_app import Watch, clone, draw, go_on, stop
 
 SMALL = ("data.limit=200", "model.hidden=[8]", "tracking=off")
 
@@ -78,7 +79,7 @@ class TestRuns:
 
 def in_app(runs: LiveRuns, work: Callable[[Any, Any], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
-        app = make_app(runs, "outputs")
+        app = Watch(runs, "outputs")
         async with app.run_test(size=(140, 40)) as pilot:
             await pilot.pause()
             await work(app, pilot)

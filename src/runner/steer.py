@@ -31,9 +31,6 @@ OPTIONS = {
     "tracking.uri": "the address of the store that has the id",
 }
 
-ANSWER_SECONDS = 60.0
-"""A new job is checked before the answer, which takes seconds on a busy machine."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; each thing done is a line on standard error.
@@ -98,7 +95,7 @@ def _words(value: str) -> list[str]:
 
 
 def _ask(folder: Path, request: dict[str, Any]) -> int:
-    answer = requests.ask(folder, request, ANSWER_SECONDS)
+    answer = requests.ask(folder, request)
     if answer is None:
         state = "does not answer" if is_locked(folder) else "has ended"
         print(f"error: {display_path(folder)} {state}: nothing is changed", file=sys.stderr)

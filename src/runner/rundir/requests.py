@@ -19,8 +19,11 @@ STEERED = "stopped by runner.steer"
 _ANSWER = ".answer.json"
 _POLL_SECONDS = 0.05
 
+ANSWER_SECONDS = 60.0
+"""A new job is checked before the answer, which takes seconds on a busy machine."""
 
-def ask(sweep: Path, request: Mapping[str, Any], seconds: float) -> dict[str, Any] | None:
+
+def ask(sweep: Path, request: Mapping[str, Any], seconds: float = ANSWER_SECONDS) -> dict[str, Any] | None:
     """Ask a running sweep, and wait for its answer.
 
     Args:
