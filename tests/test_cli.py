@@ -421,6 +421,8 @@ def test_a_command_is_a_word_of_the_console_script_too(
 ) -> None:
     from runner import cli
 
+    folder = Path(cli.__file__).parent
+    assert {file.stem for file in folder.glob("*.py") if "\nUSAGE = " in file.read_text()} == set(cli.COMMANDS)
     for name in cli.COMMANDS:
         monkeypatch.setattr(sys, "argv", ["runner", name, "--help"])
         with pytest.raises(SystemExit) as left:

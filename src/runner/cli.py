@@ -48,9 +48,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("runner")
 
-COMMANDS = ("clean", "compare", "evaluate", "export", "predict", "reproduce", "sync", "ui")
+COMMANDS = (
+    "clean", "compare", "evaluate", "export", "predict", "reproduce", "serve", "steer", "sync", "ui", "watch",
+)  # fmt: skip
 """Modules with a command each."""
-
 
 DRY_RUN = "runner.dry_run"
 

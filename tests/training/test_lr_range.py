@@ -20,7 +20,7 @@ from helpers import stateful_models
 from helpers.composed import built
 from helpers.tasks import PAIR
 from helpers.training import Stop, divided, exact_state, same, training
-from runner.assembly import checks
+from runner.assembly import strategy_checks
 from runner.config.settings import LrRangeSettings
 from runner.data.source import Source
 from runner.errors import ConfigError
@@ -139,7 +139,7 @@ def test_several_ranks_are_refused(tmp_path: Path) -> None:
     group: Any = SimpleNamespace(rank=0, count=2)
     state = training(tmp_path, lr_range=TEST)
     with pytest.raises(ConfigError) as raised:
-        checks.range_test(DDP(group), state.settings, ("loss",), state.optimizer)
+        strategy_checks.range_test(DDP(group), state.settings, ("loss",), state.optimizer)
     assert raised.value.problems[0].suggestion == "write strategy=single"
 
 

@@ -13,7 +13,7 @@ from conftest import Called
 from helpers.composed import built
 from helpers.limited import Limited
 from helpers.training import Stop, blobs, divided, exact_state, same, training
-from runner.assembly import checks
+from runner.assembly import strategy_checks
 from runner.errors import ConfigError
 from runner.loss import CrossEntropy
 from runner.rundir.checkpoint_file import load
@@ -136,9 +136,9 @@ def test_ranks_that_wait_for_each_other_are_refused(tmp_path: Path) -> None:
     group: Any = SimpleNamespace(rank=0, count=2)
     state = training(tmp_path, on_oom="accumulate")
     with pytest.raises(ConfigError) as raised:
-        checks.parts(DDP(group), state.settings, state.task, state.optimizer)
+        strategy_checks.parts(DDP(group), state.settings, state.task, state.optimizer)
     assert raised.value.problems[0].text.startswith("trainer.on_oom=accumulate: with strategy=ddp, the ranks wait")
-    checks.parts(Single(), state.settings, state.task, state.optimizer)
+    strategy_checks.parts(Single(), state.settings, state.task, state.optimizer)
 
 
 MODEL = (

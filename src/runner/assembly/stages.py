@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from runner.assembly import auto_loss, checks, datasets, losses, models, optimization, parts
+from runner.assembly import auto_loss, checks, datasets, losses, models, optimization, parts, strategy_checks
 from runner.assembly.experiment import Parts
 from runner.assembly.mixing import fit_targets
 from runner.assembly.problems import ProblemCollector
@@ -238,7 +238,7 @@ def make_network(given: Given, learned: Learned) -> Network:
     scale, splits = stage("data", make_scale, config["data"], splits, task, cost) or (None, splits)
     device = device or learned.device
     channels_last = stage("optimizer", models.move, model, task, device)
-    stage("strategy", checks.shares, learned.strategy, splits, batch_size, needs=["data"])
+    stage("strategy", strategy_checks.shares, learned.strategy, splits, batch_size, needs=["data"])
     model = stage("strategy", models.prepare, learned.strategy, model) or model
     return Network(model, cost, measured, freeze, device, scale, splits, channels_last)
 
@@ -253,9 +253,9 @@ def make_optimization(given: Given, learned: Learned, network: Network) -> Optim
     else:
         optimizer = stage("optimizer", optimization.make_optimizer, config["optimizer"], model, task, network.device)
     scaled = learned.precision is not None and learned.precision.scaler is not None
-    stage("strategy", checks.engine, learned.strategy, given.trainer, scaled, task, optimizer)
-    stage("trainer", checks.parts, learned.strategy, given.trainer, task, optimizer)
-    stage("trainer", checks.range_test, learned.strategy, given.trainer, network.measured, optimizer)
+    stage("strategy", strategy_checks.engine, learned.strategy, given.trainer, scaled, task, optimizer)
+    stage("trainer", strategy_checks.parts, learned.strategy, given.trainer, task, optimizer)
+    stage("trainer", strategy_checks.range_test, learned.strategy, given.trainer, network.measured, optimizer)
     make_schedule = partial(optimization.make_schedule, batch_size=config["data"]["batch_size"])
     scheduler = CONSTANT if given.trainer and given.trainer.lr_range.steps else config["scheduler"]
     paced = (scheduler, optimizer, given.trainer, task, network.splits)

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from runner.assembly import checks
 from runner.assembly.experiment import Experiment
+from runner.assembly.strategy_checks import why_no_parts
 from runner.errors import describe_error, first_line, is_out_of_memory, to_one_line
 from runner.model.probe import BATCH_NORM
 
@@ -29,7 +29,7 @@ def _suggestion(experiment: Experiment) -> str:
     """Name the keys that need less memory and are not set, those first that change the result least."""
     batch, accumulated = experiment.config["data"]["batch_size"], experiment.trainer.grad_accumulation
     choices = []
-    why_not = checks.why_no_parts(experiment.strategy, experiment.trainer, experiment.task, experiment.optimizer)
+    why_not = why_no_parts(experiment.strategy, experiment.trainer, experiment.task, experiment.optimizer)
     if experiment.trainer.on_oom == "fail" and batch > 1 and why_not is None:
         choices.append("trainer.on_oom=accumulate")
     if batch // 2 >= experiment.strategy.ranks:
